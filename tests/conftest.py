@@ -1,0 +1,21 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real films that stay outside the project; the test is skipped where it is absent."""
+    default = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+    root = Path(os.environ.get("MONAI_LANDMARK_DATA", default)).resolve()
+    if not root.is_dir():
+        pytest.skip(f"real films are not here ({root}); set MONAI_LANDMARK_DATA to run this test")
+    return root
