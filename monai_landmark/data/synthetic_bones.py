@@ -1,0 +1,217 @@
+"""Bone as the beam sees it: millimetres of compact bone along each ray, from curves and the thickness of what they bound.
+
+Every bone is a rounded solid with a compact shell and a spongy filling: the shell seen edge-on gives the bright rim, so no
+outline is ever drawn. Ridges (roof of the socket, pelvic lines, sacral foramina) are shells that the beam meets tangentially.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from .synthetic_anatomy import Hip, Pelvis
+from .synthetic_curves import Curve, FloatArray, Grid, Raster, draw_ridges, signed_distance
+
+__all__ = ["bone_layers", "mottle"]
+
+# Template anchors (u, v) of the half pelvis: half thickness of the solid, shell thickness, share of bone in the filling.
+_PELVIS_ANCHORS = np.array(
+    [
+        *[(63, -148, 6.5, 1.5, 0.20), (100, -138, 6.5, 1.5, 0.20), (125, -110, 7.0, 1.6, 0.22), (130, -95, 8, 1.6, 0.22)],
+        *[(62, -122, 3.0, 1.0, 0.12), (90, -115, 3.2, 1.0, 0.10), (105, -95, 4.0, 1.1, 0.14), (78, -95, 4.0, 1.0, 0.12)],
+        *[(30, -110, 9.0, 1.3, 0.20), (40, -80, 10.0, 1.6, 0.24), (62, -60, 9.0, 1.8, 0.24), (85, -62, 8.0, 1.4, 0.22)],
+        *[(112, -65, 8.0, 1.5, 0.22), (80, -38, 12.0, 1.6, 0.30), (103, -36, 11.0, 1.7, 0.30), (64, -20, 9.0, 1.7, 0.2)],
+        *[(66, 12, 9.0, 1.5, 0.20), (100, 5, 8.0, 1.4, 0.16), (84, 30, 12.0, 1.6, 0.18), (68, 60, 13.0, 1.4, 0.18)],
+        *[(55, 80, 10.0, 1.3, 0.16), (30, 66, 6.0, 1.4, 0.16), (40, 20, 9.0, 1.6, 0.18), (10, 42, 11.0, 1.5, 0.18)],
+        *[(45, 10, 8.0, 1.6, 0.18), (90, 0, 8.0, 1.3, 0.14)],
+    ]
+)
+# Femur anchors in the frame of the meeting point of neck and shaft (outwards, down the shaft), same three columns.
+_FEMUR_ANCHORS = np.array(
+    [
+        *[(-41, -32, 24, 0.9, 0.30), (-26, -20, 17, 1.6, 0.22), (-26, 0, 16, 3.2, 0.24), (-10, -8, 18, 1.6, 0.13)],
+        *[(-22, 20, 17, 4.2, 0.18), (0, 15, 19, 1.5, 0.12), (12, -22, 15, 1.1, 0.12), (20, 0, 17, 1.3, 0.13)],
+        *[(-22, 38, 12, 2.2, 0.16), (18, 35, 16, 3.2, 0.09), (0, 40, 17, 3.6, 0.07), (-16, 70, 15.5, 6.0, 0.05)],
+        *[(16, 70, 15.5, 5.6, 0.05), (0, 110, 15.5, 6.6, 0.03), (0, 200, 15.5, 6.8, 0.03), (0, 300, 15.5, 6.8, 0.03)],
+    ]
+)
+
+
+def mottle(random: np.random.Generator, grid: Grid, fine_mm: float, coarse_mm: float) -> Raster:
+    """Band-limited noise of unit variance.
+
+    Args:
+        random: source of chance.
+        grid: pixels to fill.
+        fine_mm: smallest feature size (standard deviation of the inner Gaussian).
+        coarse_mm: largest feature size.
+
+    Returns:
+        ``(H, W)`` texture.
+    """
+    step = max(1, int(fine_mm / max(grid.spacing_mm)))
+    rows, cols = (-(-n // step) + 2 for n in grid.shape)
+    white = random.standard_normal((rows, cols), dtype=np.float32)
+    sigmas = [[width / (step * mm) for mm in grid.spacing_mm] for width in (fine_mm, coarse_mm)]
+    band = gaussian_filter(white, sigmas[0], truncate=3) - gaussian_filter(white, sigmas[1], truncate=3)
+    return enlarge(band / band.std(), step, grid.shape)
+
+
+def enlarge(coarse: Raster, step: int, shape: tuple[int, int]) -> Raster:
+    """Bilinear enlargement by a whole factor: two thin matrix products along rows, then along columns."""
+    if step == 1:
+        return coarse[: shape[0], : shape[1]]
+    for axis, count in enumerate(shape):
+        place = np.arange(count, dtype=np.float32) / step
+        low = np.minimum(place.astype(int), coarse.shape[axis] - 2)
+        share = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        first, second = np.take(coarse, low, axis), np.take(coarse, low + 1, axis)
+        coarse = first + share * (second - first)
+    return coarse
+
+
+def bone_layers(pelvis: Pelvis, grid: Grid) -> dict[str, Raster]:
+    """Noise-free thickness of compact bone along each ray, bone by bone.
+
+    Args:
+        pelvis: outlines in the film plane.
+        grid: the film's pixels.
+
+    Returns:
+        Layer name (``pelvis_right``, ``femur_right``, ..., ``spine``) -> ``(H, W)`` millimetres of compact bone.
+    """
+    density = 1.12 - 0.4 * pelvis.shape.age
+    layers = {}
+    for side, hip in pelvis.hips.items():
+        layers[f"pelvis_{side}"] = _pelvis_half(pelvis, hip, grid, density, 1.0 if side == "left" else -1.0)
+        layers[f"femur_{side}"] = _femur(hip, grid, density)
+    layers["spine"] = _spine(pelvis, grid, density)
+    return layers
+
+
+def _soft(distance: Raster, grid: Grid) -> Raster:
+    """max(distance, 0) rounded over about half a pixel, so that edges do not alias."""
+    return 0.5 * (distance + np.sqrt(distance**2 + (0.6 * max(grid.spacing_mm)) ** 2))
+
+
+def _solid(distance: Raster, half: Any, shell: Any, filling: Any, grid: Grid) -> Raster:
+    """Compact-bone thickness of a rounded solid: chord 2 sqrt(d (2 w - d)) of the whole less that of its inside."""
+    deep = np.minimum(_soft(distance, grid), half)
+    outer = 2 * np.sqrt(deep * (2 * half - deep))
+    hollow = np.maximum(half - shell, 0.3)
+    deep = np.minimum(_soft(distance - shell, grid), hollow)
+    inner = np.minimum(2 * np.sqrt(deep * (2 * hollow - deep)), outer)
+    return np.asarray(outer - (1 - filling) * inner, dtype=np.float32)
+
+
+def _fields(points: FloatArray, values: FloatArray, grid: Grid, reach_mm: float) -> list[Raster]:
+    """Smooth maps through values given at points: normalized Gaussian weights, separable, hence matrix products."""
+    across = np.exp(-0.5 * ((grid.x - points[:, :1].astype(np.float32)) / reach_mm) ** 2)
+    down = np.exp(-0.5 * ((grid.y - points[:, 1].astype(np.float32)) / reach_mm) ** 2)
+    weight = down @ across + 1e-20
+    return [((down * column.astype(np.float32)) @ across + 1e-20 * column.mean()) / weight for column in values.T]
+
+
+def _add(film: Raster, window: Grid, part: Raster) -> None:
+    film[window.slices] += part
+
+
+def _pelvis_half(pelvis: Pelvis, hip: Hip, grid: Grid, density: float, sign: float) -> Raster:
+    layer = np.zeros(grid.shape, np.float32)
+    window = grid.window(hip.outline.samples(4.0), 6.0)
+    if 0 in window.shape:
+        return layer
+    scale = pelvis.shape.scale
+    anchors = pelvis.to_film(_PELVIS_ANCHORS[:, :2] * (sign * pelvis.shape.width, pelvis.shape.height))
+    half, shell, filling = _fields(anchors, _PELVIS_ANCHORS[:, 2:], window, 11.0 * scale)
+    distance = np.minimum(signed_distance(hip.outline, window), -signed_distance(hip.foramen, window))
+    solid = _solid(distance, half * scale, shell * (0.8 + 0.2 * density), filling * density, window)
+    # The socket is hollow: of the bone over the head only the front and back walls remain.
+    socket = hip.head_mm + hip.shape.joint_space_mm * scale
+    radius = np.hypot(window.x - hip.head[0], window.y - hip.head[1])
+    hollow = 1 / (1 + np.exp(np.clip((radius - socket) / 0.45, -30, 30)))
+    solid *= 1 - 0.62 * hollow
+    _add(layer, window, solid + _pelvic_lines(hip, window))
+    return layer
+
+
+def _pelvic_lines(hip: Hip, window: Grid) -> Raster:
+    lines = hip.lines
+    up, fade = np.array([0.3, 1.0, 1.0, 0.3]), np.array([0.0, 0.6, 1.0, 0.8, 0.2])
+    thin = [(lines["teardrop"], 4.5 * np.array([0.2, 0.8, 1, 1, 1, 0.8, 0.3])), (lines["inner_rim"], 3.0 * fade)]
+    thin += [(lines["ilioischial"], 3.4 * np.array([0.2, 1, 1, 0.8, 0.2])), (lines["floor"], 2.5 * up)]
+    thin += [(lines["back_wall"], 2.2 * up), (lines["front_wall"], 1.5 * up), (lines["crest"], 1.5 * fade)]
+    thin += [(lines["joint_front"], 2.4 * fade), (lines["joint_back"], 1.8 * fade), (lines["roof"], 4.0 * up)]
+    broad = [(lines["roof"], 4.5 * np.array([0.2, 0.8, 1.0, 1.0, 0.9, 0.7])), (lines["inner_rim"], 2.0 * fade)]
+    scale = hip.scale
+    return draw_ridges(window, thin, 0.55 * scale) + draw_ridges(window, broad, 2.6 * scale)
+
+
+def _femur(hip: Hip, grid: Grid, density: float) -> Raster:
+    layer = np.zeros(grid.shape, np.float32)
+    extent = np.vstack([hip.femur.samples(4.0), hip.head - 1.1 * hip.head_mm, hip.head + 1.1 * hip.head_mm])
+    window = grid.window(extent)
+    if 0 in window.shape:
+        return layer
+    across = np.array([hip.axis[1], -hip.axis[0]])
+    across *= np.sign(across @ hip.lateral)
+    places = hip.intersection + hip.scale * (_FEMUR_ANCHORS[:, :1] * across + _FEMUR_ANCHORS[:, 1:2] * hip.axis)
+    half, shell, filling = _fields(places, _FEMUR_ANCHORS[:, 2:], window, 9.0 * hip.scale)
+    body = signed_distance(hip.femur, window)
+    ball = (hip.head_mm - np.hypot(window.x - hip.head[0], window.y - hip.head[1])).astype(np.float32)
+    blend = 5.0 * hip.scale
+    # Polynomial union: differs from the plain maximum only where the two surfaces lie within `blend` of each other.
+    union = np.maximum(body, ball) + np.maximum(blend - np.abs(body - ball), 0) ** 2 / (4 * blend)
+    _add(layer, window, _solid(union, half * hip.scale, shell * (0.75 + 0.25 * density), filling * density, window))
+    return layer
+
+
+def _spine(pelvis: Pelvis, grid: Grid, density: float) -> Raster:
+    layer = np.zeros(grid.shape, np.float32)
+    scale = pelvis.shape.scale
+    window = grid.window(pelvis.sacrum.samples(4.0), 6.0)
+    if 0 in window.shape:
+        return layer
+    solid = _solid(signed_distance(pelvis.sacrum, window), 11.0 * scale, 1.2, 0.20 * density, window)
+    rims: list[tuple[Curve, FloatArray]] = []
+    for level, (u, v, size) in enumerate([(22, -84, 6.5), (19.5, -65, 5.8), (16.5, -48, 5.0), (13, -33, 4.0)]):
+        for sign in (-1.0, 1.0):
+            center = pelvis.project([(sign * u, v, -60.0 - 8 * level)])[0]
+            radius = np.hypot((window.x - center[0]) / 1.15, window.y - center[1]) / (size * scale)
+            solid *= 1 - 0.45 * np.exp(-np.minimum(radius**4, 50))
+            arc = np.linspace(-2.6, -0.4, 7)
+            rims.append((Curve(center + 1.05 * size * scale * np.stack([1.15 * np.cos(arc), np.sin(arc)], 1)), _ARCH))
+    crest = pelvis.project([(0, v, -95.0) for v in (-96, -80, -62, -45, -28)])
+    _add(layer, window, solid + draw_ridges(window, rims, 0.8 * scale))
+    _add(layer, window, draw_ridges(window, [(Curve(crest), np.array([3, 1, 3, 0.5, 2.5, 0.5, 1.0]))], 1.7 * scale))
+    for v in (-123.0, -158.0, -193.0):
+        _vertebra(layer, pelvis, grid, v, density)
+    return layer
+
+
+_ARCH = 2.6 * np.array([0.0, 0.8, 1.0, 0.8, 0.0])
+
+
+def _vertebra(layer: Raster, pelvis: Pelvis, grid: Grid, v: float, density: float) -> None:
+    """One lumbar vertebra: body with bright endplates, pedicle rings, transverse processes, spinous process."""
+    scale = pelvis.shape.scale
+    body = [(-25, -14), (-12, -15), (0, -14.4), (12, -15), (25, -14), (23.5, -7), (22.5, 0), (23.5, 7)]
+    body += [(26, 14), (12, 15.2), (0, 14.6), (-12, 15.2), (-26, 14), (-23.5, 7), (-22.5, 0), (-23.5, -7)]
+    process = [(18, -5), (30, -8), (44, -10), (47, -6), (43, -3), (30, -1), (18, 4)]
+    outlines = [(body, 11.0, 1.3, 0.20)]
+    outlines += [([(sign * a, b) for a, b in process], 4.0, 1.0, 0.15) for sign in (-1, 1)]
+    outlines += [([(-3, -2), (3, -2), (4.5, 9), (3.5, 17), (0, 19.5), (-3.5, 17), (-4.5, 9)], 5.0, 1.3, 0.22)]
+    for points, half, shell, filling in outlines:
+        curve = Curve(pelvis.project([(a, v + b, -35.0) for a, b in points]), closed=True)
+        window = grid.window(curve.samples(4.0))
+        if 0 not in window.shape:
+            distance = signed_distance(curve, window)
+            _add(layer, window, _solid(distance, half * scale, shell, filling * density, window))
+    turn = np.linspace(0, 2 * np.pi, 13)
+    ring = np.stack([4.2 * np.cos(turn), 5.6 * np.sin(turn)], 1)
+    rings = [pelvis.project([(17.0 * sign + a, v - 5 + b, -45.0) for a, b in ring]) for sign in (-1, 1)]
+    window = grid.window(np.vstack(rings), 6.0)
+    if 0 not in window.shape:
+        _add(layer, window, draw_ridges(window, [(Curve(p), np.array([3.5, 3.5])) for p in rings], 0.8 * scale))

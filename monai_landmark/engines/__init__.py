@@ -1,0 +1,24 @@
+"""What makes a run resumable and honest: keyed randomness, atomic files, guards, precision."""
+
+from monai_landmark.engines.batches import image_and
+from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, file_sha256, replace_file, save_model
+from monai_landmark.engines.guards import NonFiniteLossGuard
+from monai_landmark.engines.precision import PrecisionInferer
+from monai_landmark.engines.progress import ProgressHandler, TransferReportHandler
+from monai_landmark.engines.randomness import Draw, DrawSampler, KeyedDataset
+
+__all__ = [
+    "Draw",
+    "DrawSampler",
+    "KeyedDataset",
+    "ModelSaver",
+    "NonFiniteLossGuard",
+    "PrecisionInferer",
+    "ProgressHandler",
+    "TrainingStateSaver",
+    "TransferReportHandler",
+    "file_sha256",
+    "image_and",
+    "replace_file",
+    "save_model",
+]

@@ -1,0 +1,184 @@
+"""Files that a crash cannot spoil: written beside, flushed, then moved into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from ignite.engine import Engine, Events
+from safetensors.torch import save_file
+from torch import nn
+
+import monai_landmark
+
+__all__ = ["ModelSaver", "TrainingStateSaver", "file_sha256", "replace_file", "save_model"]
+
+
+@contextmanager
+def replace_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of ``path`` when all of it is on disk.
+
+    Args:
+        path: the file to write; left as it was if the block raises.
+
+    Yields:
+        A binary file object.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)  # noqa: S103 - mkstemp makes files for the owner alone; models are shared in a group
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def file_sha256(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Hexadecimal digest.
+    """
+    with open(path, "rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_model(network: nn.Module, folder: str | PathLike[str], card: Mapping[str, Any]) -> None:
+    """Write ``model.pt`` (a plain state dict), ``model.safetensors`` and ``model.json``.
+
+    Args:
+        network: whose weights are saved.
+        folder: made if absent.
+        card: what a user of the weights must know (architecture, landmarks, grid ...); the hash of
+            ``model.safetensors`` and the version are added.
+
+    Raises:
+        ValueError: if a weight is not finite; nothing is written then.
+    """
+    module = network.module if hasattr(network, "module") else network
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise ValueError(f"weights are not finite and were not saved: {bad[:3]}")
+    folder = Path(folder)
+    with replace_file(folder / "model.pt") as stream:
+        torch.save(weights, stream)
+    folder_file = folder / "model.safetensors"
+    temporary = folder / ".model.safetensors.partial"
+    save_file(weights, temporary)
+    with open(temporary, "rb+") as stream:
+        os.fsync(stream.fileno())
+    os.replace(temporary, folder_file)
+    facts = {**card, "sha256": file_sha256(folder_file), "version": monai_landmark.__version__}
+    with replace_file(folder / "model.json") as stream:
+        stream.write(json.dumps(facts, indent=2).encode())
+
+
+class ModelSaver:
+    """Handler that writes the finished model.
+
+    Args:
+        network: the network, or a function that returns it (for averaged weights that exist only later).
+        folder: see :func:`save_model`.
+        card: see :func:`save_model`.
+        every_epoch: also after every epoch, so that a stopped run leaves a model.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[[], nn.Module],
+        folder: str | PathLike[str],
+        card: Mapping[str, Any],
+        every_epoch: bool = True,
+    ) -> None:
+        self.network, self.folder, self.card, self.every_epoch = network, folder, card, every_epoch
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer.
+
+        Args:
+            engine: the trainer.
+        """
+        engine.add_event_handler(Events.EPOCH_COMPLETED if self.every_epoch else Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the model.
+
+        Args:
+            engine: the trainer; its step goes into the card.
+        """
+        network = self.network if isinstance(self.network, nn.Module) else self.network()
+        save_model(network, self.folder, {**self.card, "steps": engine.state.iteration})
+
+
+class TrainingStateSaver:
+    """Handler that keeps everything a stopped run needs to go on, and goes on from it.
+
+    Args:
+        objects: names and things with ``state_dict`` and ``load_state_dict`` (network, optimizer, schedule, average).
+        path: the checkpoint file.
+        resume: load it at the start if it is there.
+    """
+
+    def __init__(self, objects: Mapping[str, Any], path: str | PathLike[str], resume: bool = True) -> None:
+        self.objects, self.path, self.resume = dict(objects), Path(path), resume
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer.
+
+        Args:
+            engine: the trainer.
+        """
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def load(self, engine: Engine) -> None:
+        """Go on from the checkpoint, if there is one.
+
+        Args:
+            engine: the trainer; its epoch and iteration are set.
+        """
+        if not (self.resume and self.path.is_file()):
+            return
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        for name, thing in self.objects.items():
+            thing.load_state_dict(state[name])
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        sampler = getattr(engine.state.dataloader, "sampler", None)
+        if hasattr(sampler, "start"):
+            sampler.start = state["epoch"] * sampler.draws
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the checkpoint.
+
+        Args:
+            engine: the trainer.
+        """
+        state = {name: thing.state_dict() for name, thing in self.objects.items()}
+        with replace_file(self.path) as stream:
+            torch.save({**state, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, stream)

@@ -1,0 +1,61 @@
+"""Mixed precision on any device; MONAI's trainer knows it on CUDA only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+__all__ = ["PrecisionInferer", "fast_dtype"]
+
+
+def fast_dtype(device: torch.device | str) -> torch.dtype:
+    """The type in which a device multiplies fastest without loss scaling.
+
+    Args:
+        device: where the network runs.
+
+    Returns:
+        bfloat16 where the hardware has it; float32 elsewhere (a CPU that emulates bfloat16 is slower in it).
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.bfloat16
+    return torch.float32
+
+
+class PrecisionInferer(Inferer):
+    """Run an inferer under autocast and return float32.
+
+    Args:
+        inferer: what runs the network; the network itself by default.
+        dtype: ``"auto"`` for :func:`fast_dtype`, or ``"float32"``, ``"bfloat16"``.
+    """
+
+    def __init__(self, inferer: Inferer | None = None, dtype: str = "auto") -> None:
+        super().__init__()
+        self.inferer, self.dtype = inferer, dtype
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Run the network.
+
+        Args:
+            inputs: ``(B, C, H, W)``.
+            network: the network.
+            *args: passed on.
+            **kwargs: passed on.
+
+        Returns:
+            The network's output, float32.
+        """
+        kind = inputs.device.type
+        dtype = fast_dtype(inputs.device) if self.dtype == "auto" else getattr(torch, self.dtype)
+        plain = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
+        plain = plain.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
+            run = network if self.inferer is None else self.inferer
+            output = run(plain, *args, **kwargs) if run is network else run(plain, network, *args, **kwargs)
+        return output.float()

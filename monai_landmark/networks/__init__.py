@@ -1,0 +1,17 @@
+"""Landmark networks: the diffusion U-Net and U-Nets on any timm encoder."""
+
+from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
+from monai_landmark.networks.initialization import landmark_network, trained_architecture
+from monai_landmark.networks.landmark_unet import DiffusionUNet, LandmarkUNet
+from monai_landmark.networks.weights import TransferReport, read_state_dict, transfer_weights
+
+__all__ = [
+    "DiffusionUNet",
+    "EncoderLandmarkUNet",
+    "LandmarkUNet",
+    "TransferReport",
+    "landmark_network",
+    "read_state_dict",
+    "trained_architecture",
+    "transfer_weights",
+]

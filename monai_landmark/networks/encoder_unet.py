@@ -1,0 +1,100 @@
+"""A U-Net whose encoder is any timm backbone: the way in for ImageNet weights and for contrastive pre-training.
+
+The decoder is that of Ronneberger et al. (MICCAI 2015) with one upsampling convolution block per encoder level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+
+import timm
+import torch
+from monai.networks.blocks import Convolution
+from torch import nn
+from torch.nn import functional
+
+from monai_landmark.networks.weights import TransferReport, load_encoder_weights
+
+__all__ = ["EncoderLandmarkUNet"]
+
+
+class _DecoderLevel(nn.Module):
+    """Enlarge the deeper features to the skip's grid, join them and mix them by two 3 x 3 convolutions."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, convolutions: int = 2) -> None:
+        super().__init__()
+        widths = [in_channels + skip_channels] + [out_channels] * convolutions
+        self.mix = nn.Sequential(
+            *(
+                Convolution(2, wide_in, wide_out, kernel_size=3, act="RELU", norm="BATCH", bias=False)
+                for wide_in, wide_out in zip(widths[:-1], widths[1:], strict=True)
+            )
+        )
+
+    def forward(self, deep: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        enlarged = functional.interpolate(deep, size=skip.shape[-2:], mode="nearest")
+        mixed: torch.Tensor = self.mix(torch.cat([enlarged, skip], dim=1))
+        return mixed
+
+
+class EncoderLandmarkUNet(nn.Module):
+    """Landmark heatmap logits from a timm encoder and a light U-Net decoder.
+
+    Args:
+        landmarks: number of landmarks K.
+        encoder: name of a timm model that supports ``features_only``.
+        in_channels: channels of the film; ImageNet weights are summed over color for a single one.
+        pretrained: load timm's own ImageNet weights (from its cache or hub).
+        weights_file: load the encoder from a local ``.safetensors``, ``.pt`` or ``.pth`` file instead; names of timm
+            and of the efficientnet_lite_pytorch layout are understood.
+        decoder_channels: widths of the decoder, deepest level first; one more level than the encoder has skips is
+            the full grid.
+
+    Raises:
+        WeightsError: if ``weights_file`` moves nothing into the encoder, or if it is given beside ``pretrained``.
+    """
+
+    transfer_report: TransferReport | None = None
+
+    def __init__(
+        self,
+        landmarks: int,
+        encoder: str = "tf_efficientnet_lite0",
+        in_channels: int = 1,
+        pretrained: bool = False,
+        weights_file: str | PathLike[str] | None = None,
+        decoder_channels: Sequence[int] = (128, 96, 64, 32, 24),
+    ) -> None:
+        super().__init__()
+        load_timm = pretrained and weights_file is None
+        self.encoder = timm.create_model(encoder, features_only=True, in_chans=in_channels, pretrained=load_timm)
+        if weights_file is not None:
+            self.transfer_report = load_encoder_weights(self.encoder, weights_file)
+        widths = self.encoder.feature_info.channels()
+        skips = [*widths[-2::-1], in_channels]
+        self.decoder = nn.ModuleList()
+        deep = widths[-1]
+        for skip, out in zip(skips, decoder_channels, strict=True):
+            full_grid = skip is skips[-1] and len(self.decoder) == len(skips) - 1
+            self.decoder.append(_DecoderLevel(deep, skip, out, convolutions=1 if full_grid else 2))
+            deep = out
+        self.head = nn.Conv2d(deep, landmarks, kernel_size=1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Heatmap logits of a film.
+
+        Args:
+            image: ``(B, C, H, W)``, intensities in [-1, 1].
+
+        Returns:
+            ``(B, K, H, W)`` logits, one map per landmark on the grid of the film.
+        """
+        features = self.encoder(image)
+        deep = features[-1]
+        for level, skip in zip(self.decoder, [*features[-2::-1], image], strict=True):
+            deep = level(deep, skip)
+        logits: torch.Tensor = self.head(deep)
+        return logits

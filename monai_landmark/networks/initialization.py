@@ -1,0 +1,72 @@
+"""One function from a name and an initialization to a landmark network."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from monai_landmark.errors import ConfigurationError
+from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
+from monai_landmark.networks.landmark_unet import SIZES, LandmarkUNet
+
+__all__ = ["landmark_network", "trained_architecture"]
+
+_DIFFUSION = "diffusion-"
+
+
+def landmark_network(
+    landmarks: int, architecture: str, initialization: str | PathLike[str] = "random", **options: Any
+) -> EncoderLandmarkUNet | LandmarkUNet:
+    """Build a landmark network and fill it.
+
+    Args:
+        landmarks: number of landmarks K.
+        architecture: ``diffusion-tiny``, ``diffusion-small``, ``diffusion-base``, or the name of a timm encoder.
+        initialization: ``random``; ``imagenet`` (timm's own weights, for an encoder); or a weights file: one that
+            pre-training wrote for a diffusion network, the encoder's own weights for a timm encoder.
+        **options: passed on to the network.
+
+    Returns:
+        The network, with its ``transfer_report`` where a file was read.
+
+    Raises:
+        ConfigurationError: if architecture and initialization do not go together.
+        WeightsError: if the file does not fit.
+    """
+    random, imagenet = str(initialization) == "random", str(initialization) == "imagenet"
+    weights_file = None if random or imagenet else initialization
+    if not architecture.startswith(_DIFFUSION):
+        return EncoderLandmarkUNet(landmarks, architecture, pretrained=imagenet, weights_file=weights_file, **options)
+    if imagenet:
+        raise ConfigurationError(
+            "there are no ImageNet weights for the diffusion U-Net",
+            field="initialization",
+            value=initialization,
+            expected="random or a file that pre-training wrote",
+            action="name a timm encoder as the architecture to start from ImageNet",
+        )
+    size = architecture.removeprefix(_DIFFUSION)
+    if size not in SIZES:
+        expected = " | ".join(f"{_DIFFUSION}{name}" for name in SIZES) + " | a timm encoder"
+        raise ConfigurationError("unknown architecture", field="architecture", value=architecture, expected=expected)
+    return LandmarkUNet(landmarks, size=size, weights_file=weights_file, **options)
+
+
+def trained_architecture(model_dir: str | PathLike[str], default: str) -> str:
+    """Architecture that the training in a folder used, from its ``model.json``.
+
+    Args:
+        model_dir: folder that ``train`` wrote.
+        default: the answer where nothing was trained yet.
+
+    Returns:
+        A name that :func:`landmark_network` takes.
+    """
+    card = Path(model_dir) / "model.json"
+    if not card.is_file():
+        return default
+    return str(json.loads(card.read_text(encoding="utf-8"))["architecture"])

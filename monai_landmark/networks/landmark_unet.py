@@ -1,0 +1,196 @@
+"""MONAI's diffusion U-Net, as the network that DDPM pre-training leaves behind and as a landmark detector.
+
+Both work on ``patch_size`` x ``patch_size`` pixel patches folded into channels (simple diffusion, Hoogeboom et al.,
+ICML 2023): the full grid at a quarter of the cost, and for independent noise the same diffusion.
+"""
+
+from __future__ import annotations
+
+import copy
+from os import PathLike
+from typing import Any
+
+import torch
+from monai.networks.nets import DiffusionModelUNet
+from torch import nn
+from torch.nn import functional
+
+from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.networks.weights import StateDict, TransferReport, read_state_dict, transfer_weights
+
+__all__ = ["SIZES", "DiffusionUNet", "LandmarkUNet"]
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"channels": (24, 48, 96, 128), "num_res_blocks": 1, "norm_num_groups": 8},
+    "small": {"channels": (64, 96, 128, 192), "num_res_blocks": 2, "norm_num_groups": 16},
+    "base": {"channels": (96, 192, 256, 384), "num_res_blocks": 2, "norm_num_groups": 32},
+}
+_FINAL = "unet.out.2.conv."  # the last convolution: predicts noise before the transfer, landmarks after it
+
+
+class DiffusionUNet(nn.Module):
+    """:class:`monai.networks.nets.DiffusionModelUNet` on patches of the image.
+
+    Args:
+        in_channels: channels of the film.
+        out_channels: channels predicted.
+        size: ``"tiny"`` (about 3 M parameters), ``"small"`` (about 13 M) or ``"base"`` (about 45 M).
+        patch_size: edge of the patches folded into channels; 1 for none, as old checkpoints need.
+        **options: override any argument of DiffusionModelUNet, e.g. ``channels`` or ``include_fc``.
+
+    Raises:
+        ConfigurationError: if ``size`` is unknown.
+    """
+
+    def __init__(
+        self, in_channels: int = 1, out_channels: int = 1, size: str = "tiny", patch_size: int = 2, **options: Any
+    ) -> None:
+        super().__init__()
+        if size not in SIZES:
+            raise ConfigurationError("unknown network size", field="size", value=size, expected=" | ".join(SIZES))
+        settings = {**SIZES[size], **options}
+        levels = len(settings["channels"])
+        settings.setdefault("attention_levels", (False,) * (levels - 1) + (True,))
+        settings.setdefault("num_head_channels", min(32, settings["channels"][-1]))
+        self.patch_size = patch_size
+        self.divisor = patch_size * 2 ** (levels - 1)
+        self.unet = DiffusionModelUNet(2, in_channels * patch_size**2, out_channels * patch_size**2, **settings)
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        """Prediction for a noisy film.
+
+        Args:
+            x: ``(B, C, H, W)``; H and W must be multiples of ``divisor``.
+            timesteps: ``(B,)`` integers.
+            context: conditioning tokens ``(B, N, D)``, when the network was made for them.
+
+        Returns:
+            ``(B, out_channels, H, W)``.
+
+        Raises:
+            ConfigurationError: if the grid does not divide.
+        """
+        if not torch.jit.is_tracing() and (x.shape[-2] % self.divisor or x.shape[-1] % self.divisor):
+            raise ConfigurationError(
+                "grid does not fit the network",
+                field="spatial_size",
+                value=tuple(x.shape[-2:]),
+                expected=f"multiples of {self.divisor}",
+            )
+        folded = functional.pixel_unshuffle(x, self.patch_size)
+        return functional.pixel_shuffle(self.unet(folded, timesteps, context), self.patch_size)
+
+
+class LandmarkUNet(nn.Module):
+    """Landmark heatmap logits from the diffusion U-Net: the whole network is fine-tuned, the clean film goes in.
+
+    Args:
+        landmarks: number of landmarks K.
+        in_channels: channels of the film.
+        size: as for :class:`DiffusionUNet`.
+        timestep: the timestep that the network is told; 0 means a clean film.
+        weights_file: a file that pre-training wrote, or an old monai-generative checkpoint.
+        **options: passed on to :class:`DiffusionUNet`.
+
+    Raises:
+        WeightsError: if the file does not fit.
+    """
+
+    transfer_report: TransferReport | None = None
+
+    def __init__(
+        self,
+        landmarks: int,
+        in_channels: int = 1,
+        size: str = "tiny",
+        timestep: int = 0,
+        weights_file: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.timestep = timestep
+        self.diffusion = DiffusionUNet(in_channels, landmarks, size, **options)
+        if weights_file is not None:
+            self.transfer_report = self.load_pretrained(read_state_dict(weights_file), str(weights_file))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Heatmap logits of a film.
+
+        Args:
+            image: ``(B, C, H, W)``, intensities in [-1, 1].
+
+        Returns:
+            ``(B, K, H, W)`` logits.
+        """
+        timesteps = torch.full((image.shape[0],), self.timestep, device=image.device, dtype=torch.long)
+        logits: torch.Tensor = self.diffusion(image, timesteps)
+        return logits
+
+    def load_pretrained(self, weights: StateDict, source: str = "") -> TransferReport:
+        """Take over a pre-trained diffusion U-Net; its last convolution, which predicted noise, starts anew.
+
+        Args:
+            weights: state dict of :class:`DiffusionUNet`, of MONAI's DiffusionModelUNet, or of monai-generative's.
+            source: named in the report.
+
+        Returns:
+            The account of every tensor.
+
+        Raises:
+            WeightsError: if nothing fits, or more than the last convolution is missing: a half-filled network would
+                pass for a pre-trained one.
+        """
+        if not any(name.startswith("unet.") for name in weights):
+            weights = {f"unet.{name}": tensor for name, tensor in weights.items()}
+        if _of_monai_generative(weights, self.diffusion):
+            weights = self._renamed(weights, source)
+        body = {name: tensor for name, tensor in weights.items() if not name.startswith(_FINAL)}
+        report = transfer_weights(self.diffusion, body, source)
+        missing = [name for name in report.reinitialized if not name.startswith(_FINAL)]
+        if missing or report.ignored:
+            raise WeightsError(
+                "weights of another architecture or size",
+                file=source or None,
+                value=[*missing, *report.ignored][:4],
+                expected="every tensor but the last convolution to fit",
+                action="give the size, patch_size and options that the file was trained with",
+            )
+        return report
+
+    def _renamed(self, weights: StateDict, source: str) -> StateDict:
+        """monai-generative's names -> MONAI core's, by core's own loader.
+
+        monai-generative never applied ``proj_attn`` of its attention blocks; core applies it as ``out_proj`` unless
+        built with ``include_fc=False``, and then gives other numbers without an error. So that case is refused.
+        """
+        old = {name.removeprefix("unet."): tensor.clone() for name, tensor in weights.items()}
+        shadow = copy.deepcopy(self.diffusion.unet)
+        final = shadow.out[2].conv
+        try:
+            channels = old["out.2.conv.weight"].shape[0]
+            shadow.out[2].conv = nn.Conv2d(final.in_channels, channels, final.kernel_size, padding=final.padding)
+            shadow.load_old_state_dict(old)  # empties the dict it is given
+        except (KeyError, RuntimeError) as error:
+            raise WeightsError(
+                "monai-generative weights of another architecture or size", file=source or None, value=str(error)
+            ) from error
+        projected = any(name.endswith(".attn.out_proj.weight") for name in shadow.state_dict())
+        never_applied = any(".proj_attn." in name for name in weights)
+        left_over = [name for name in old if ".proj_attn." not in name]
+        if left_over or (never_applied and projected):
+            raise WeightsError(
+                "monai-generative weights would load silently wrong",
+                file=source or None,
+                field="include_fc",
+                value=projected,
+                expected=not never_applied,
+                action="build the network with that include_fc, patch_size=1 and the checkpoint's channels",
+            )
+        return {f"unet.{name}": tensor for name, tensor in shadow.state_dict().items()}
+
+
+def _of_monai_generative(weights: StateDict, network: nn.Module) -> bool:
+    """Whether names are those of monai-generative, before its networks moved into MONAI core."""
+    old_attention = any(".proj_attn." in name or ".to_out.0." in name for name in weights)
+    renamed = any("postconv" in name for name in network.state_dict())
+    return old_attention or (renamed and not any("postconv" in name for name in weights))

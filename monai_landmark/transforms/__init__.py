@@ -1,0 +1,28 @@
+"""What MONAI lacks for landmarks: loading with spacing, the heatmap codec, names after a flip, elastic warps."""
+
+from monai_landmark.transforms.elastic import RandElasticLandmarksd
+from monai_landmark.transforms.film import FitFilm, FitFilmd
+from monai_landmark.transforms.heatmap import DecodeHeatmap, EncodeHeatmap
+from monai_landmark.transforms.heatmapd import DecodeHeatmapd, EncodeHeatmapd
+from monai_landmark.transforms.landmarks import (
+    ExchangeLeftRight,
+    GridToMillimetersd,
+    MillimetersToGridd,
+    RandFlipLandmarksd,
+)
+from monai_landmark.transforms.load import LoadRadiographd
+
+__all__ = [
+    "DecodeHeatmap",
+    "DecodeHeatmapd",
+    "EncodeHeatmap",
+    "EncodeHeatmapd",
+    "ExchangeLeftRight",
+    "FitFilm",
+    "FitFilmd",
+    "GridToMillimetersd",
+    "LoadRadiographd",
+    "MillimetersToGridd",
+    "RandElasticLandmarksd",
+    "RandFlipLandmarksd",
+]
