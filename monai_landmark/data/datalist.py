@@ -50,7 +50,7 @@ class Datalist:
 
     Attributes:
         name: name of the data set.
-        schema: name of a shipped landmark schema, or path of a YAML; None when no film is annotated.
+        schema: name of a shipped landmark schema, or absolute path of a YAML; None when no film is annotated.
         root: absolute folder that the items' image paths are relative to.
         sections: items by section (:data:`SECTIONS`).
         reader: whose landmarks are the target.
@@ -94,7 +94,7 @@ class Datalist:
         check_datalist(content, path)
         return cls(
             name=content["name"],
-            schema=content["schema"],
+            schema=_beside(path, content["schema"]),
             root=Path(os.path.normpath(path.absolute().parent / content["root"])),
             sections={section: content[section] for section in SECTIONS if section in content},
             reader=content.get("reader"),
@@ -105,7 +105,7 @@ class Datalist:
         )
 
     def to_json(self, path: str | os.PathLike[str]) -> dict[str, Any]:
-        """The JSON content; ``root`` becomes relative when it lies in the folder of ``path``, so that both can move.
+        """The JSON content; ``root`` and a schema's YAML are relative where they lie beside it, so that all can move.
 
         Args:
             path: where the JSON will lie.
@@ -116,9 +116,9 @@ class Datalist:
         folder, root = Path(path).absolute().parent, self.root.absolute()
         content: dict[str, Any] = {
             "name": self.name,
-            "schema": self.schema,
+            "schema": self.schema if self.schema is None else _relative(Path(self.schema), folder),
             "reader": self.reader,
-            "root": root.relative_to(folder).as_posix() if root.is_relative_to(folder) else root.as_posix(),
+            "root": _relative(root, folder),
             "duplicates_policy": self.duplicates_policy,
             "notes": self.notes,
         }
@@ -216,6 +216,17 @@ def landmarks_json(landmarks: NDArray[np.float64]) -> list[list[float] | None]:
     return [[round(float(x), 4), round(float(y), 4)] if np.isfinite([x, y]).all() else None for x, y in landmarks]
 
 
+def _beside(file: Path, schema: str | None) -> str | None:
+    """Path of a schema's YAML that lies relative to the datalist; a shipped name stays a name."""
+    yaml = file.absolute().parent / (schema or "")
+    return str(yaml) if yaml.is_file() else schema
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Relative to ``folder`` where it lies in it."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
 def _absolute(item: Item, root: Path) -> Item:
     """Copy of an item with an absolute image path and NaN in place of null landmarks."""
     item = dict(item, image=os.path.normpath(root / item["image"]))
@@ -235,9 +246,11 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     except OSError as error:
-        raise AnnotationError(f"cannot be read ({error.strerror})", file=path, action="give the path of a datalist")
+        raise AnnotationError(
+            f"cannot be read ({error.strerror})", file=path, action="give the path of a datalist"
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise AnnotationError(f"not valid JSON ({error})", file=path, action="run `prepare` again")
+        raise AnnotationError(f"not valid JSON ({error})", file=path, action="run `prepare` again") from None
 
 
 def _dump(content: Mapping[str, Any]) -> str:

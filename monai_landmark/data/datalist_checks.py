@@ -59,7 +59,8 @@ def check_datalist(content: Any, file: Path) -> None:
     """
     check = _Check(file)
     check.require(isinstance(content, dict), "not a datalist", "(file)", content, "a JSON object")
-    for key, kind in {"name": str, "root": str, "schema": (str, type(None))}.items():
+    fields: dict[str, Any] = {"name": str, "root": str, "schema": (str, type(None))}
+    for key, kind in fields.items():
         check.require(key in content and isinstance(content[key], kind), "field missing", key, content.get(key), "text")
     policy = content.get("duplicates_policy", "mark")
     check.require(policy in POLICIES, "unknown policy", "duplicates_policy", policy, " | ".join(POLICIES))
@@ -121,13 +122,16 @@ def _check_annotation(check: _Check, item: Mapping[str, Any], place: str, count:
     if count is None:
         check.fail("landmarks without a schema", "schema", None, "the name or the YAML of a landmark schema")
     _check_landmarks(check, item["landmarks"], f"{place}.landmarks", count)
-    codes, field = item.get("visibility"), f"{place}.visibility"
+    codes: Any = item.get("visibility")
+    field = f"{place}.visibility"
     known = _is_list(codes, count) and all(type(code) is int and code in (0, 1, 2) for code in codes)
     if not known:
         check.fail("visibility codes are not usable", field, codes, f"{count} codes, each 0, 1 or 2")
-    for index, (code, row) in enumerate(zip(codes or [], item["landmarks"], strict=True)):
+    for index, (code, row) in enumerate(zip(codes, item["landmarks"], strict=True)):
         agrees = (code == 0) == (row is None)
-        check.require(agrees, "visibility contradicts landmark", f"{field}[{index}]", code, "0 exactly where it is null")
+        check.require(
+            agrees, "visibility contradicts landmark", f"{field}[{index}]", code, "0 exactly where it is null"
+        )
     readers = item.get("readers", {})
     check.require(isinstance(readers, dict), "not an object", f"{place}.readers", readers, "{reader: landmarks}")
     for name, rows in readers.items():

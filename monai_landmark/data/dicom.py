@@ -6,6 +6,7 @@ institution never enter the process.
 
 from __future__ import annotations
 
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ def read_dicom(path: str | PathLike[str], spacing_mm: Any = None, apply_voi: boo
         FilmError: not DICOM, not one gray radiograph, a broken file, or an impossible tag.
     """
     file = check_film_file(path)
+    with warnings.catch_warnings():
+        # pydicom's warnings quote the values of attributes
+        warnings.simplefilter("ignore")
+        return _read(file, spacing_mm, apply_voi)
+
+
+def _read(file: Path, spacing_mm: Any, apply_voi: bool) -> Film:
     syntax = _check_syntax(file)
     header = Header(_parse(file), file)
     _check_kind(header)
@@ -181,7 +189,7 @@ def _check_kind(header: Header) -> None:
         expected = "MONOCHROME1 or MONOCHROME2 with 1 sample, or RGB/YBR with 3 equal ones"
         raise header.error("the film is not gray", "PhotometricInterpretation", found, expected, "export it as gray")
     _check_bits(header)
-    if "PixelData" not in header.dataset or not header.dataset.get_item("PixelData").value:
+    if header.value("PixelData") is None:
         raise header.error(
             "the file has no pixels, or is cut short before them", "PixelData", None, "an image", "copy the film again"
         )

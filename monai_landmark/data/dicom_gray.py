@@ -60,7 +60,8 @@ def _lookup_table(header: Header, keyword: str) -> LookupTable | None:
         if isinstance(data, bytes):
             order = "<" if header.dataset.original_encoding[1] else ">"
             # entries of 8 bits may be packed two to a word
-            entries = np.frombuffer(data, "u1" if len(data) < 2 * count else f"{order}u2")[:count]
+            packed = len(data) == count + count % 2
+            entries = np.frombuffer(data, "u1" if packed else f"{order}u2")[:count]
         else:
             entries = np.atleast_1d(np.asarray(data, dtype=np.int64))
     except Exception as error:

@@ -75,7 +75,7 @@ class Header:
             value = self.dataset.get(keyword)
         except Exception as error:
             # pydicom converts a value when it is asked for, and fails in many ways
-            raw = getattr(self.dataset.get_item(keyword), "value", None)
+            raw = getattr(self.dataset.get_item(keyword, keep_deferred=True), "value", None)
             problem = f"the attribute cannot be read ({type(error).__name__})"
             raise self.error(problem, keyword, raw, "a valid value") from None
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):

@@ -115,7 +115,7 @@ def _shrink(pixels: FloatArray) -> FloatArray:
         edges = np.linspace(0, length, SIDE + 1)
         starts = np.arange(length)
         overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-        return np.maximum(overlap, 0) * SIDE / length
+        return np.asarray(np.maximum(overlap, 0) * SIDE / length)
 
     height, width = pixels.shape
     return np.asarray(cells(height).astype(np.float32) @ pixels @ cells(width).astype(np.float32).T, dtype=np.float32)

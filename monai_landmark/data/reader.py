@@ -76,6 +76,8 @@ def read_film(path: str | PathLike[str], spacing_mm: Any = None, *, apply_voi: b
             return read(file, spacing_mm)
     if head.startswith(b"\x1f\x8b") and file.name.lower().endswith(".nii.gz"):
         return read_nifti(file, spacing_mm)
+    if file.suffix.lower() == ".mha":  # a MetaImage may begin with any of its keys
+        return read_metaimage(file, spacing_mm)
     raise FilmError(
         "the content is of no format that this package reads",
         file=file,

@@ -1,8 +1,8 @@
 """Synthetic X-ray films of a pelvis with hips, whose landmarks are known exactly: the default of demo, docs and tests.
 
-The anatomy is drawn from a low-dimensional population (:mod:`.synthetic_anatomy`), rendered as thickness of bone and soft
-tissue (:mod:`.synthetic_bones`, :mod:`.synthetic_tissue`) and exposed (:mod:`.synthetic_physics`). Landmarks come from the
-curves, never from the raster.
+The anatomy is drawn from a low-dimensional population (:mod:`.synthetic_shape`, :mod:`.synthetic_anatomy`), rendered as thickness of bone and
+soft tissue (:mod:`.synthetic_bones`, :mod:`.synthetic_tissue`) and exposed (:mod:`.synthetic_physics`). Landmarks come
+from the curves, never from the raster.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from PIL import Image
 from monai_landmark.errors import ConfigurationError
 
 from .datalist import Datalist, landmarks_json, save_datalist
-from .synthetic_anatomy import LANDMARK_NAMES, Pelvis, build_pelvis, draw_shape
+from .spacing import check_spacing
+from .synthetic_anatomy import LANDMARK_NAMES, Pelvis, build_pelvis
 from .synthetic_bones import bone_layers, mottle
 from .synthetic_curves import FloatArray, Grid, Raster
 from .synthetic_physics import Exposure, draw_exposure, expose
+from .synthetic_shape import draw_shape
 from .synthetic_tissue import tissue_layers
 
 __all__ = ["LANDMARK_NAMES", "SyntheticFilm", "render_layers", "synthesize_film", "write_synthetic_dataset"]
@@ -31,6 +33,7 @@ __all__ = ["LANDMARK_NAMES", "SyntheticFilm", "render_layers", "synthesize_film"
 DEFAULT_SIZE = (640, 512)
 # What a film must hold around the point between the femoral heads: to the sides, above, below.
 _REACH_MM = (174.0, 172.0, 150.0)
+_LEAST_SIZE = (200, 216)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def synthesize_film(
 
     Raises:
         ConfigurationError: the size is too small to hold a pelvis with pixels of 2 mm or less.
+        FilmError: a given spacing is not two numbers within 0.01..2 mm.
     """
     scene = _scene(seed, size, spacing_mm)
     layers = _scene_layers(scene)
@@ -107,14 +111,14 @@ def render_layers(
     Args:
         seed: as for :func:`synthesize_film`.
         size: ``(H, W)`` in pixels.
-        spacing_mm: ``(row_mm, col_mm)``. The anatomy depends on the seed and on where the film's middle lies, so layers of
-            the same field at two resolutions show the same pelvis.
+        spacing_mm: ``(row_mm, col_mm)``. The anatomy depends on the seed and its place on the size of the field in
+            mm, so the same field at two resolutions shows the same pelvis at the same place.
 
     Returns:
         ``pelvis_right``, ``pelvis_left``, ``femur_right``, ``femur_left``, ``spine`` (mm of compact bone), ``(H, W)``.
 
     Raises:
-        ConfigurationError: the size is too small, see :func:`synthesize_film`.
+        ConfigurationError, FilmError: see :func:`synthesize_film`.
     """
     scene = _scene(seed, size, spacing_mm)
     return bone_layers(scene.pelvis, scene.grid)
@@ -124,28 +128,40 @@ def _scene(seed: int, size: tuple[int, int], spacing_mm: tuple[float, float] | N
     anatomy, geometry, taking, tissue, noise = np.random.SeedSequence(seed).spawn(5)
     shape = draw_shape(np.random.default_rng(anatomy))
     random = np.random.default_rng(geometry)
-    margin, uneven, aside, lift = random.uniform(1.0, 1.06), random.uniform(), *random.normal(size=2)
-    side, above, below = (shape.scale * reach for reach in _REACH_MM)
-    if spacing_mm is None:
-        pitch = max(2 * side / size[1], (above + below) / size[0]) * margin
-        spacing_mm = (round(pitch, 4), round(pitch * (random.uniform(0.97, 1.03) if uneven < 0.2 else 1.0), 4))
-        if max(spacing_mm) > 2.0:
-            needed = f"at least {int(328 * 1.2 / 2)} x {int(348 * 1.2 / 2)} pixels"
-            raise ConfigurationError("a film too small for a pelvis", field="size", value=size, expected=needed)
-    grid = Grid((int(size[0]), int(size[1])), (float(spacing_mm[0]), float(spacing_mm[1])))
-    height, width = size[0] * spacing_mm[0], size[1] * spacing_mm[1]
-    spare = max(height - above - below, 0.0)
-    origin = (width / 2 + 4.0 * float(aside), above + 0.4 * spare + min(0.1 * spare, 6.0) * float(np.clip(lift, -2, 2)))
+    aside, lift = random.normal(0, 4.0), random.normal(0, 5.0)
+    # Now and then the patient lies badly and the iliac crests are cut off.
+    lift -= random.uniform(22, 40) if random.uniform() < 0.1 else 0.0
+    reach = [shape.scale * mm for mm in _REACH_MM]
+    mm = _draw_spacing(random, reach, size) if spacing_mm is None else check_spacing(spacing_mm, field="spacing_mm")
+    grid = Grid((int(size[0]), int(size[1])), mm)
+    height, width = size[0] * mm[0], size[1] * mm[1]
+    spare = max(height - reach[1] - reach[2], 0.0)
+    origin = (float(width / 2 + aside), float(reach[1] + 0.4 * spare + lift))
     exposure = draw_exposure(np.random.default_rng(taking), grid, origin)
     return _Scene(grid, build_pelvis(shape, origin), exposure, tissue, noise)
+
+
+def _draw_spacing(random: np.random.Generator, reach: list[float], size: tuple[int, int]) -> tuple[float, float]:
+    """Pixels just large enough to hold pelvis and hips; not quite square on every fifth film."""
+    if size[0] < _LEAST_SIZE[0] or size[1] < _LEAST_SIZE[1]:
+        raise ConfigurationError(
+            "a film too small for a pelvis in pixels of 2 mm",
+            field="size",
+            value=size,
+            expected=f"at least {_LEAST_SIZE[0]} x {_LEAST_SIZE[1]} (H x W)",
+            action="make larger films and resize them, or give spacing_mm for a part of the pelvis",
+        )
+    pitch = max(2 * reach[0] / size[1], (reach[1] + reach[2]) / size[0]) * random.uniform(1.0, 1.06)
+    uneven = random.uniform(0.97, 1.03) if random.uniform() < 0.2 else 1.0
+    return round(pitch, 4), round(pitch * uneven, 4)
 
 
 def _scene_layers(scene: _Scene) -> dict[str, Raster]:
     random = np.random.default_rng(scene.tissue_seed)
     bone = np.asarray(sum(bone_layers(scene.pelvis, scene.grid).values()), dtype=np.float32)
-    grain = 0.075 * mottle(random, scene.grid, 0.45, 1.3) + 0.05 * mottle(random, scene.grid, 2.2, 6.0)
+    grain = 0.07 * mottle(random, scene.grid, 0.45) + 0.05 * mottle(random, scene.grid, 2.2, 6.0)
     layers = tissue_layers(scene.pelvis, scene.grid, random)
-    return {**layers, "bone": bone * (1 + grain)}
+    return {**layers, "bone": bone + np.minimum(bone, 9) * grain}
 
 
 def _on_film(landmarks: FloatArray, scene: _Scene) -> NDArray[np.bool_]:

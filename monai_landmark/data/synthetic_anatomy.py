@@ -1,8 +1,8 @@
-"""A parametric pelvis with hips in front view: every outline is a smooth curve, every landmark a point computed from it.
+"""A parametric pelvis with hips in front view: smooth curves, and landmarks computed from them.
 
 The body frame is in millimetres with its origin midway between the femoral heads: u to the patient's left (the film's
-right), v down, z towards the front. A template half pelvis is scaled, turned in space (tilt, rotation) and projected, so
-a few numbers give two different sides. The femora hang in the sockets with their own angles.
+right), v down, z towards the front. A template half pelvis is scaled, turned in space (tilt, rotation) and projected,
+so a few numbers give two different sides. The femora hang in the sockets with their own angles.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from .synthetic_curves import Curve, FloatArray
+from .synthetic_shape import HipShape, PelvisShape
 
-__all__ = ["LANDMARK_NAMES", "Hip", "Pelvis", "PelvisShape", "build_pelvis", "draw_shape"]
+__all__ = ["LANDMARK_NAMES", "Hip", "Pelvis", "build_pelvis"]
 
 _PAIRED = (
     "iliac_crest",
@@ -54,58 +55,40 @@ _ISCHIUM = np.array(
     ]
 )
 _FORAMEN = np.array(
-    [(24, 38, 40), (31, 33, 38), (42, 29, 30), (53, 30, 18), (59, 38, 5), (58.5, 49, -8), (53, 60, -12), (45, 64, -8)]
-    + [(36, 59, 5), (29, 52, 18), (24.5, 45, 32)],
+    [
+        *[
+            (24, 38, 40),
+            (31, 33, 38),
+            (42, 29, 30),
+            (53, 30, 18),
+            (59, 38, 5),
+            (58.5, 49, -8),
+            (53, 60, -12),
+            (45, 64, -8),
+        ],
+        *[(36, 59, 5), (29, 52, 18), (24.5, 45, 32)],
+    ],
     dtype=float,
 )
 _SACRUM = np.array(
-    [(0, -104, -32), (14, -105, -32), (24, -107, -32), (31, -113, -40), (45, -110, -45), (55, -98, -50)]
-    + [(53, -80, -60), (43, -62, -75), (34, -46, -85), (25, -30, -90), (16, -17, -88), (9, -8, -84), (0, -6, -84)],
+    [
+        *[(0, -104, -32), (14, -105, -32), (24, -107, -32), (31, -113, -40), (45, -110, -45), (55, -98, -50)],
+        *[(53, -80, -60), (43, -62, -75), (34, -46, -85), (25, -30, -90), (16, -17, -88), (9, -8, -84), (0, -6, -84)],
+    ],
     dtype=float,
 )
-
-
-@dataclass(frozen=True)
-class HipShape:
-    """What makes one hip differ from the other: angles in degrees, lengths in mm."""
-
-    neck_shaft_deg: float
-    neck_mm: float
-    head_mm: float
-    cover_deg: float
-    joint_space_mm: float
-    abduction_deg: float
-    lesser_mm: float
-    greater_mm: float
-
-
-@dataclass(frozen=True)
-class PelvisShape:
-    """The few numbers from which a pelvis is built; ``sex`` runs from -1 (male form) to 1 (female), ``age`` 0 to 1."""
-
-    scale: float
-    width: float
-    height: float
-    sex: float
-    age: float
-    roll_deg: float
-    tilt_deg: float
-    rotation_deg: float
-    right: HipShape
-    left: HipShape
 
 
 @dataclass(frozen=True)
 class Hip:
-    """One side, in millimetres of the film plane; ``lateral``, ``down`` and ``axis`` (down the shaft) are unit vectors."""
+    """One side, in mm of the film plane; ``lateral``, ``down`` and ``axis`` (down the shaft) are unit vectors."""
 
     outline: Curve
     foramen: Curve
     femur: Curve
     head: FloatArray
     head_mm: float
-    roof: Curve
-    lines: dict[str, Curve]
+    lines: dict[str, FloatArray]
     lateral: FloatArray
     down: FloatArray
     axis: FloatArray
@@ -135,47 +118,6 @@ class Pelvis:
     def project(self, points: Any) -> FloatArray:
         """Template points (u, v, z) of the trunk -> film (x, y) in mm, through tilt and rotation."""
         return self.to_film(_project(np.asarray(points, dtype=np.float64), self.shape))
-
-
-def draw_shape(random: np.random.Generator) -> PelvisShape:
-    """Draw a pelvis from the population.
-
-    Args:
-        random: source of chance; the same state gives the same pelvis.
-
-    Returns:
-        The shape.
-    """
-    sex = float(np.clip(random.normal(0.0, 0.6), -1, 1))
-    common = random.normal(size=8)
-    sides = [_draw_hip(0.85 * common + 0.5 * random.normal(size=8), sex) for _ in range(2)]
-    scale, width, height, roll, tilt, turn = np.clip(random.normal(size=6), -2, 2)
-    return PelvisShape(
-        scale=float(1.0 - 0.03 * sex + 0.04 * scale),
-        width=float(1.0 + 0.03 * width),
-        height=float(1.0 - 0.03 * sex + 0.03 * height),
-        sex=sex,
-        age=float(random.uniform()),
-        roll_deg=float(1.8 * roll),
-        tilt_deg=float(5.0 * tilt),
-        rotation_deg=float(2.2 * turn),
-        right=sides[0],
-        left=sides[1],
-    )
-
-
-def _draw_hip(normal: FloatArray, sex: float) -> HipShape:
-    deviate = np.clip(normal, -2.2, 2.2)
-    return HipShape(
-        neck_shaft_deg=float(128 + 4.5 * deviate[0]),
-        neck_mm=float(50 - 2 * sex + 3 * deviate[1]),
-        head_mm=float(24.5 - 1.6 * sex + 0.9 * deviate[2]),
-        cover_deg=float(31 + 6 * deviate[3]),
-        joint_space_mm=float(4.3 + 0.6 * deviate[4]),
-        abduction_deg=float(-2 + 3 * deviate[5]),
-        lesser_mm=float(7.5 + 2.2 * deviate[6]),
-        greater_mm=float(2.5 * deviate[7]),
-    )
 
 
 def build_pelvis(shape: PelvisShape, origin_mm: tuple[float, float]) -> Pelvis:
@@ -245,12 +187,15 @@ def _build_hip(side: str, shape: PelvisShape, origin_mm: tuple[float, float]) ->
     teardrop = trunk([(62.0, 24.0, 5.0)])[0]
     lines = {
         "roof": _polar(head, socket, np.linspace(-38, own.cover_deg, 9), sign),
-        "teardrop": teardrop + np.array([(5, -17), (4.6, -8), (3, -2), (0, 0), (-3, -3), (-4, -10), (-3.5, -20)]) * mirror[:2],
+        "teardrop": teardrop
+        + np.array([(5, -17), (4.6, -8), (3, -2), (0, 0), (-3, -3), (-4, -10), (-3.5, -20)]) * mirror[:2],
         "floor": _polar(head, socket + 0.5, np.linspace(-105, -38, 7), sign),
         "front_wall": np.vstack([edge, _polar(head, 0.55 * own.head_mm, [20.0, -50.0], sign), teardrop]),
         "back_wall": np.vstack([edge, _polar(head, 0.72 * own.head_mm, [75.0, 125.0], sign), trunk([(82.0, 30, -28)])]),
         "inner_rim": trunk(_ILIUM[3:10]),
-        "ilioischial": trunk([(55, -44, -20), (58, -22, -25), (60, 0, -28), (61, 20, -30), (63, 40, -32), (66, 60, -32)]),
+        "ilioischial": trunk(
+            [(55, -44, -20), (58, -22, -25), (60, 0, -28), (61, 20, -30), (63, 40, -32), (66, 60, -32)]
+        ),
         "crest": trunk(_ILIUM[13:20]),
         "joint_front": trunk([(51, -104, -45), (54, -92, -45), (52, -77, -50), (44, -64, -58), (37, -58, -62)]),
         "joint_back": trunk([(43, -106, -60), (46, -92, -62), (44, -78, -66), (38, -66, -70)]),
@@ -264,8 +209,7 @@ def _build_hip(side: str, shape: PelvisShape, origin_mm: tuple[float, float]) ->
         femur=Curve(film(intersection + outline_femur), closed=True),
         head=film(head),
         head_mm=own.head_mm * shape.scale,
-        roof=Curve(film(lines["roof"])),
-        lines={name: Curve(film(points)) for name, points in lines.items()},
+        lines={name: film(points) for name, points in lines.items()},
         lateral=vector(np.array([sign, 0.0])),
         down=vector(np.array([0.0, 1.0])),
         axis=vector(axis),
@@ -276,22 +220,22 @@ def _build_hip(side: str, shape: PelvisShape, origin_mm: tuple[float, float]) ->
 
 
 def _femur(own: HipShape, sign: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Directions down the shaft and outwards, and the outline around the meeting point of the neck's and shaft's axes."""
+    """Directions down the shaft and outwards; the outline around the point where the axes of neck and shaft meet."""
     tilt = np.deg2rad(own.abduction_deg)
     axis, cross = np.array([sign * np.sin(tilt), np.cos(tilt)]), np.array([sign * np.cos(tilt), -np.sin(tilt)])
     neck = np.deg2rad(180 - own.neck_shaft_deg)
     up, under = np.array([-np.sin(neck), -np.cos(neck)]), np.array([-np.cos(neck), np.sin(neck)])
     thick, deep = 0.68 * own.head_mm, own.neck_mm
     neck_points = [
-        *[(0.40 * deep, 1.12), (0.68 * deep, 1.0), (0.92 * deep, 0.75), (1.06 * deep, 0.25), (1.06 * deep, -0.25)],
-        *[(0.92 * deep, -0.78), (0.66 * deep, -1.0), (0.40 * deep, -1.12)],
+        *[(0.40 * deep, 1.08), (0.68 * deep, 0.95), (0.92 * deep, 0.72), (1.06 * deep, 0.25), (1.06 * deep, -0.25)],
+        *[(0.90 * deep, -0.74), (0.62 * deep, -0.88), (0.37 * deep, -0.93)],
     ]
     around_neck = [along * up + thick * across * under for along, across in neck_points]
     out, high = own.lesser_mm, own.greater_mm
     inner = [(-16, 340), (-15.5, 250), (-15.5, 160), (-15.5, 100), (-16.5, 72), (-18 - 0.35 * out, 56)]
     inner += [(-18 - 0.95 * out, 43), (-18 - out, 35), (-19.5 - 0.45 * out, 25)]
-    outer = [(3 - 0.1 * high, -20 - 0.3 * high), (6.5, -28 - 0.9 * high), (12, -32 - high), (17.5, -29 - 0.9 * high)]
-    outer += [(22, -16), (24, 0), (22, 17), (18.5, 36), (16.2, 62), (15.8, 100), (16, 160), (16, 250), (16, 340)]
+    outer = [(2.0, -21 - 0.3 * high), (6.5, -25 - 0.8 * high), (12, -28.5 - high), (18.5, -27.5 - 0.9 * high)]
+    outer += [(24, -19), (27, -5), (26, 11), (21.5, 33), (17, 62), (15.8, 100), (16, 160), (16, 250), (16, 340)]
     local = np.array([*inner, *around_neck, *outer], dtype=float)
     return axis, cross, local[:, :1] * cross + local[:, 1:] * axis
 
@@ -299,15 +243,16 @@ def _femur(own: HipShape, sign: float) -> tuple[FloatArray, FloatArray, FloatArr
 def _hip_landmarks(hip: Hip) -> list[FloatArray]:
     """The ten landmarks of one side, in the order of ``_PAIRED``; directions follow the body, not the film."""
     rim = len(_ILIUM)
-    outside = (float(hip.femur.end - 7), float(hip.femur.end - 1))
-    cross = np.array([hip.axis[1], -hip.axis[0]]) * np.sign(hip.lateral @ np.array([hip.axis[1], -hip.axis[0]]))
+    cross = np.array([hip.axis[1], -hip.axis[0]])
+    cross *= np.sign(hip.lateral @ cross)
     level = hip.intersection + _SHAFT_LEVEL_MM * hip.scale * hip.axis
-    shaft = [hip.femur.crossing(level, hip.axis, part) for part in ((0.5, 5.0), outside)]
+    last = hip.femur.end - 1
+    shaft = [hip.femur.crossing(level, hip.axis, part) for part in ((1, 5), (last - 6, last))]
     return [
         hip.outline.farthest(-hip.down, (11.0, 19.0)),
         hip.outline.farthest(hip.lateral, (17.0, 21.0)),
         hip.outline.points[rim + 2],
-        hip.lines["teardrop"].farthest(hip.down),
+        Curve(hip.lines["teardrop"]).farthest(hip.down),
         hip.outline.farthest(hip.down, (rim + 6.0, rim + 15.0)),
         hip.head,
         hip.femur.farthest(-hip.axis, (17.5, 20.5)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
+from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 __all__ = ["Curve", "Grid", "draw_ridges", "signed_distance"]
@@ -40,6 +41,11 @@ class Grid:
         """``(H, 1)`` y of the rows in mm."""
         return ((self.first[0] + np.arange(self.shape[0])) * self.spacing_mm[0]).astype(np.float32)[:, None]
 
+    def radius(self, center_mm: FloatArray) -> Raster:
+        """``(H, W)`` distance in mm of each pixel to a point (x, y)."""
+        across, down = self.x - np.float32(center_mm[0]), self.y - np.float32(center_mm[1])
+        return np.asarray(np.hypot(across, down), dtype=np.float32)
+
     @property
     def slices(self) -> tuple[slice, slice]:
         """Where this window lies in an array of the whole film."""
@@ -66,63 +72,57 @@ class Grid:
 
 
 class Curve:
-    """Cubic spline through control points, parametrized by the index of the control point.
+    """Smooth (C2) cubic spline through control points, parametrized by the index of the control point.
 
     Args:
         points_mm: ``(N, 2)`` control points (x, y); the curve passes through each.
-        closed: whether the last point joins the first.
+        closed: whether the last point joins the first; an open curve has natural ends.
     """
 
     def __init__(self, points_mm: Any, closed: bool = False) -> None:
         self.points: FloatArray = np.asarray(points_mm, dtype=np.float64)
-        knots = np.vstack([self.points, self.points[:1]]) if closed else self.points
-        self.closed, self.end = closed, len(knots) - 1
-        x, y = knots.T
-        self._turn = 1.0 if x[:-1] @ y[1:] >= y[:-1] @ x[1:] else -1.0
-        self._spline = CubicSpline(np.arange(len(knots)), knots, bc_type="periodic" if closed else "natural")
+        self.closed = closed
+        start, stop, tangent, tangent_stop = _spline_pieces(self.points, closed)
+        self.end = len(start)
+        step = stop - start
+        # Piece i is a + b t + c t^2 + d t^3 for t in 0..1; ``(4, pieces, 2)``.
+        self._pieces = np.stack(
+            [start, tangent, 3 * step - 2 * tangent - tangent_stop, tangent + tangent_stop - 2 * step]
+        )
 
     def at(self, parameter: Any) -> FloatArray:
         """Points of the curve.
 
         Args:
-            parameter: ``(M,)`` places between 0 and the number of spans.
+            parameter: ``(M,)`` places between 0 and :attr:`end`.
 
         Returns:
             ``(M, 2)`` (x, y) in mm.
         """
-        return np.asarray(self._spline(parameter), dtype=np.float64)
+        place = np.asarray(parameter, dtype=np.float64)
+        piece = np.clip(place.astype(int), 0, self.end - 1)
+        t = (place - piece)[..., None]
+        a, b, c, d = self._pieces[:, piece]
+        return np.asarray(a + t * (b + t * (c + t * d)))
 
     def samples(self, step_mm: float) -> FloatArray:
-        """Points along the curve, no further apart than ``step_mm`` (up to the curve's uneven speed).
+        """Points along the curve, no further apart than about ``step_mm``.
 
         Args:
             step_mm: wanted distance between neighbors.
 
         Returns:
-            ``(M, 2)`` (x, y) in mm.
+            ``(M, 2)`` (x, y) in mm, from the first control point to the last (to the first again when closed).
         """
         polygon = np.vstack([self.points, self.points[:1]]) if self.closed else self.points
         chords = np.hypot(*np.diff(polygon, axis=0).T)
         counts = np.maximum(np.ceil(1.2 * chords / step_mm).astype(int), 2)
-        places = np.concatenate([i + np.arange(n) / n for i, n in enumerate(counts)] + [[float(self.end)]])
-        return self.at(places)
-
-    def normals(self, points: FloatArray) -> FloatArray:
-        """Inward unit normals of a closed, sampled curve.
-
-        Args:
-            points: ``(M, 2)`` samples of :meth:`samples`.
-
-        Returns:
-            ``(M, 2)`` unit vectors.
-        """
-        tangent = np.gradient(points, axis=0)
-        tangent[[0, -1]] = points[1] - points[-2] if self.closed else tangent[[0, -1]]
-        tangent /= np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
-        return self._turn * np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
+        first = np.repeat(np.cumsum(counts) - counts, counts)
+        within = (np.arange(counts.sum()) - first) / np.repeat(counts, counts)
+        return self.at(np.append(np.repeat(np.arange(self.end), counts) + within, self.end))
 
     def farthest(self, direction: Any, between: tuple[float, float] | None = None) -> FloatArray:
-        """The curve's extreme point along a direction: a root of the spline's derivative, not a sample.
+        """The curve's extreme point along a direction: a root of the derivative in closed form, not a sample.
 
         Args:
             direction: (x, y) vector to go along.
@@ -133,37 +133,57 @@ class Curve:
         """
         start, stop = between or (0.0, float(self.end))
         unit = np.asarray(direction, dtype=np.float64)
-        speed = CubicSpline(self._spline.x, self._spline(self._spline.x) @ unit, bc_type=self._boundary).derivative()
-        roots = speed.roots(extrapolate=False)
-        places = np.concatenate([roots[(roots >= start) & (roots <= stop)], [start, stop]])
+        _, b, c, d = self._pieces @ unit
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # b + 2 c t + 3 d t^2 = 0, in the form that does not cancel for small d.
+            half = -(c + np.copysign(np.sqrt(c * c - 3 * b * d), c))
+            roots = np.concatenate([half / (3 * d), b / half])
+        inside = (roots >= 0) & (roots <= 1)
+        places = (np.tile(np.arange(self.end), 2) + roots)[inside]
+        places = np.append(places[(places >= start) & (places <= stop)], [start, stop])
         candidates = self.at(places)
         return np.asarray(candidates[np.argmax(candidates @ unit)])
 
-    @property
-    def _boundary(self) -> str:
-        return "periodic" if self.closed else "natural"
-
-    def crossing(self, origin: FloatArray, normal: FloatArray, between: tuple[float, float]) -> FloatArray:
+    def crossing(self, origin: FloatArray, normal: FloatArray, between: tuple[int, int]) -> FloatArray:
         """Where a straight line cuts the curve.
 
         Args:
             origin: (x, y) of a point of the line.
             normal: vector at right angles to the line.
-            between: parameters to search in; the line must cut there.
+            between: indices of the control points between which the line cuts the curve.
 
         Returns:
             ``(2,)`` (x, y) in mm of the first cut.
         """
-        heights = (self._spline(self._spline.x) - origin) @ normal
-        roots = CubicSpline(self._spline.x, heights, bc_type=self._boundary).roots(extrapolate=False)
-        return self.at(roots[(roots >= between[0]) & (roots <= between[1])][0])
+        sides = (self.points[between[0] : between[1] + 1] - origin) @ normal
+        piece = between[0] + int(np.flatnonzero(sides[:-1] * sides[1:] <= 0)[0])
+        a, b, c, d = self._pieces[:, piece] @ normal
+        roots = np.roots([d, c, b, a - origin @ normal])
+        real = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > -1e-9) & (roots.real < 1 + 1e-9)]
+        return self.at(piece + real[0])
+
+
+def _spline_pieces(points: FloatArray, closed: bool) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Start, stop and the tangents there of each piece; the tangents make the second derivative continuous."""
+    count = len(points)
+    system = 4.0 * np.eye(count) + np.eye(count, k=1) + np.eye(count, k=-1)
+    right = 3.0 * (np.roll(points, -1, 0) - np.roll(points, 1, 0))
+    if closed:
+        system[0, -1] += 1
+        system[-1, 0] += 1
+        tangent = np.asarray(np.linalg.solve(system, right), dtype=np.float64)
+        return points, np.roll(points, -1, 0), tangent, np.roll(tangent, -1, 0)
+    system[0, 0] = system[-1, -1] = 2.0
+    right[0], right[-1] = 3 * (points[1] - points[0]), 3 * (points[-1] - points[-2])
+    tangent = np.asarray(np.linalg.solve(system, right), dtype=np.float64)
+    return points[:-1], points[1:], tangent[:-1], tangent[1:]
 
 
 def signed_distance(curve: Curve, grid: Grid) -> Raster:
     """Distance of each pixel to a closed curve, positive inside.
 
-    The distance transform finds the nearest sample of the curve; the distance itself is then measured to the
-    curve's tangent there, so it is good to a small fraction of a pixel.
+    The distance transform finds the nearest sample of the curve; the distance is then measured to that sample and,
+    close to the curve, to its tangent there, so it is good to a small fraction of a pixel.
 
     Args:
         curve: closed curve.
@@ -172,54 +192,71 @@ def signed_distance(curve: Curve, grid: Grid) -> Raster:
     Returns:
         ``(H, W)`` distances in mm; far outside where no part of the curve is near the window.
     """
-    step = min(grid.spacing_mm)
+    row_mm, col_mm = grid.spacing_mm
+    step = min(row_mm, col_mm)
     points = curve.samples(0.5 * step)
-    normals = curve.normals(points).astype(np.float32)
+    rows, cols = points[:, 1] / row_mm - grid.first[0], points[:, 0] / col_mm - grid.first[1]
     # One pixel of rim keeps the parts of the curve that run just outside the window.
-    pad = 1
-    rows = np.rint(points[:, 1] / grid.spacing_mm[0]).astype(int) - grid.first[0] + pad
-    cols = np.rint(points[:, 0] / grid.spacing_mm[1]).astype(int) - grid.first[1] + pad
-    height, width = grid.shape[0] + 2 * pad, grid.shape[1] + 2 * pad
-    seen = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+    high, wide = grid.shape[0] + 2, grid.shape[1] + 2
+    row, col = np.rint(rows).astype(int) + 1, np.rint(cols).astype(int) + 1
+    seen = (row >= 0) & (row < high) & (col >= 0) & (col < wide)
     if not seen.any() or 0 in grid.shape:
         return np.full(grid.shape, -1e3, np.float32)
-    nearest = np.full((height, width), -1, np.int32)
-    nearest[rows[seen], cols[seen]] = np.flatnonzero(seen)
+    nearest = np.full((high, wide), -1, np.int32)
+    nearest[row[seen], col[seen]] = np.flatnonzero(seen)
     index = distance_transform_edt(nearest < 0, grid.spacing_mm, return_distances=False, return_indices=True)
-    owner = nearest[index[0], index[1]][pad:-pad, pad:-pad]
-    nodes = points.astype(np.float32)
+    owner = nearest[index[0], index[1]][1:-1, 1:-1]
+    nodes, normals = points.astype(np.float32), _inward_normals(points)
     across_x, across_y = grid.x - nodes[owner, 0], grid.y - nodes[owner, 1]
-    height_mm = across_x * normals[owner, 0] + across_y * normals[owner, 1]
-    straight = np.sqrt(across_x**2 + across_y**2)
-    near = straight < 2.0 * step
-    return np.where(near, height_mm, np.copysign(straight, height_mm)).astype(np.float32)
+    straight = np.hypot(across_x, across_y)
+    outline = Image.new("L", (grid.shape[1], grid.shape[0]))
+    ImageDraw.Draw(outline).polygon(np.stack([cols, rows], 1).ravel().tolist(), fill=1)
+    signed = np.where(np.asarray(outline) > 0, straight, -straight)
+    height = across_x * normals[owner, 0] + across_y * normals[owner, 1]
+    return np.asarray(np.where(straight < 1.5 * step, height, signed), dtype=np.float32)
 
 
-def draw_ridges(grid: Grid, ridges: list[tuple[Curve, FloatArray]], width_mm: float) -> Raster:
-    """Soft lines along curves, drawn without a raster's steps: bilinear deposits, then one Gaussian.
+def _inward_normals(points: FloatArray) -> Raster:
+    """Unit normals of a closed polygon whose last point repeats the first."""
+    ahead, behind = np.vstack([points[1:], points[1:2]]), np.vstack([points[-2:-1], points[:-1]])
+    tangent = ahead - behind
+    tangent /= np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
+    x, y = points.T
+    turn = 1.0 if x[:-1] @ y[1:] >= y[:-1] @ x[1:] else -1.0
+    return np.asarray(turn * np.stack([-tangent[:, 1], tangent[:, 0]], axis=1), dtype=np.float32)
+
+
+def draw_ridges(grid: Grid, ridges: Sequence[tuple[Any, Any]], width_mm: float) -> Raster:
+    """Soft lines along smooth curves, drawn without a raster's steps: bilinear deposits, then one Gaussian.
 
     Args:
         grid: window to draw in.
-        ridges: curves, each with its heights ``(M,)`` from start to end (interpolated between).
+        ridges: control points ``(N, 2)`` of each curve with its heights ``(M,)`` from start to end.
         width_mm: standard deviation of a line's cross-section.
 
     Returns:
         ``(H, W)`` map whose value on a line's crest is about its height.
     """
-    height, width = grid.shape
-    canvas = np.zeros((height + 1) * (width + 1), np.float64)
-    row_mm, col_mm = grid.spacing_mm
-    for curve, heights in ridges:
-        points = curve.samples(0.5 * min(grid.spacing_mm))
-        length = np.hypot(*np.gradient(points, axis=0).T)
-        mass = np.interp(np.linspace(0, 1, len(points)), np.linspace(0, 1, len(heights)), heights) * length
-        mass *= width_mm * np.sqrt(2 * np.pi) / (row_mm * col_mm)
-        row, col = points[:, 1] / row_mm - grid.first[0], points[:, 0] / col_mm - grid.first[1]
-        top, left = np.floor(row).astype(int), np.floor(col).astype(int)
-        seen = (top >= 0) & (left >= 0) & (top < height) & (left < width)
-        row, col, top, left, mass = row[seen] - top[seen], col[seen] - left[seen], top[seen], left[seen], mass[seen]
-        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            share = (row if down else 1 - row) * (col if right else 1 - col) * mass
-            np.add.at(canvas, (top + down) * (width + 1) + left + right, share)
+    (height, width), (row_mm, col_mm) = grid.shape, grid.spacing_mm
+    deposits = [_deposit(Curve(points), np.asarray(heights), 0.6 * min(row_mm, col_mm)) for points, heights in ridges]
+    points, mass = np.vstack([d[0] for d in deposits]), np.concatenate([d[1] for d in deposits])
+    row, col = points[:, 1] / row_mm - grid.first[0], points[:, 0] / col_mm - grid.first[1]
+    seen = (row >= 0) & (col >= 0) & (row < height) & (col < width)
+    row, col, mass = row[seen], col[seen], mass[seen] * width_mm * np.sqrt(2 * np.pi) / (row_mm * col_mm)
+    top, left = row.astype(int), col.astype(int)
+    row, col = row - top, col - left
+    near, shares = top * (width + 1) + left, [(1 - row) * (1 - col), (1 - row) * col, row * (1 - col), row * col]
+    place = np.concatenate([near, near + 1, near + width + 1, near + width + 2])
+    weights = np.concatenate([share * mass for share in shares])
+    canvas = np.bincount(place, weights=weights, minlength=(height + 1) * (width + 1))
     lines = canvas.reshape(height + 1, width + 1)[:-1, :-1].astype(np.float32)
-    return np.asarray(gaussian_filter(lines, (width_mm / row_mm, width_mm / col_mm), truncate=3.5), dtype=np.float32)
+    return np.asarray(gaussian_filter(lines, (width_mm / row_mm, width_mm / col_mm), truncate=3.0), dtype=np.float32)
+
+
+def _deposit(curve: Curve, heights: FloatArray, step_mm: float) -> tuple[FloatArray, FloatArray]:
+    """Samples of a curve and what each carries: height times the length it stands for."""
+    points = curve.samples(step_mm)
+    pieces = np.hypot(*np.diff(points, axis=0).T)
+    length = 0.5 * (np.append(pieces, 0.0) + np.insert(pieces, 0, 0.0))
+    way = np.linspace(0, 1, len(points))
+    return points, np.interp(way, np.linspace(0, 1, len(heights)), heights) * length

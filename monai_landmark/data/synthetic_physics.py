@@ -1,8 +1,11 @@
-"""From thickness to film: attenuation, scatter, heel effect, collimation, metal, blur, quantum noise and display tone."""
+"""From thickness to film: attenuation, scatter, heel effect, collimator, metal, blur, quantum noise, display tone."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar, cast
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -12,8 +15,9 @@ from .synthetic_curves import FloatArray, Grid, Raster
 
 __all__ = ["Exposure", "draw_exposure", "expose"]
 
+_Array = TypeVar("_Array", Raster, FloatArray)
 # Effective linear attenuation, 1/mm, near 70 keV: muscle, fat, and compact bone less the muscle it displaces.
-_LEAN, _FAT, _BONE = 0.0192, 0.0172, 0.031
+_LEAN, _FAT, _BONE = 0.0192, 0.0172, 0.040
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def draw_exposure(random: np.random.Generator, grid: Grid, origin_mm: tuple[floa
     border = np.abs(random.normal(0, 4.0, 4)) + (random.uniform(0, 14, 4) if tight else 0) - 2.0
     marker = "L" if random.uniform() < 0.5 else "R"
     side = 1.0 if marker == "L" else -1.0
-    spot = (width / 2 + side * (width / 2 - border.max() - random.uniform(20, 28)), random.uniform(0.62, 0.8) * height)
+    level = random.uniform(0.84, 0.93) if random.uniform() < 0.7 else random.uniform(0.05, 0.12)
+    spot = (width / 2 + side * (width / 2 - border.max() - random.uniform(11, 16)), level * height)
     ball = (origin_mm[0] + float(random.normal(0, 5)), origin_mm[1] + 105 + float(random.normal(0, 8)))
     clips = []
     for _ in range(int(random.integers(2, 6)) if random.uniform() < 0.2 else 0):
@@ -94,7 +99,7 @@ def draw_exposure(random: np.random.Generator, grid: Grid, origin_mm: tuple[floa
         marker_deg=float(random.normal(0, 7)),
         ball_mm=ball if random.uniform() < 0.25 else None,
         clips_mm=tuple(clips),
-        photons=float(np.exp(random.uniform(np.log(2.5e4), np.log(1.2e5)))),
+        photons=float(np.exp(random.uniform(np.log(6e4), np.log(3e5)))),
         scatter=float(random.uniform(0.15, 0.45)),
         grid_lines=float(random.uniform(0.004, 0.012)) if random.uniform() < 0.35 else 0.0,
         heel=float(random.normal(0, 0.12)),
@@ -103,12 +108,14 @@ def draw_exposure(random: np.random.Generator, grid: Grid, origin_mm: tuple[floa
     )
 
 
-def _field_depth(exposure: Exposure, x: Raster | FloatArray, y: Raster | FloatArray) -> Raster | FloatArray:
+def _field_depth(exposure: Exposure, x: _Array, y: _Array) -> _Array:
+    """How far places lie inside the turned rectangle, in mm; negative outside."""
     left, top, right, bottom = exposure.field_mm
-    angle = np.deg2rad(exposure.field_deg)
+    # Plain floats, so that a float32 raster stays one.
+    cos, sin = math.cos(math.radians(exposure.field_deg)), math.sin(math.radians(exposure.field_deg))
     dx, dy = x - (left + right) / 2, y - (top + bottom) / 2
-    across, down = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
-    return np.minimum((right - left) / 2 - np.abs(across), (bottom - top) / 2 - np.abs(down))
+    across, down = cos * dx + sin * dy, cos * dy - sin * dx
+    return cast(_Array, np.minimum((right - left) / 2 - np.abs(across), (bottom - top) / 2 - np.abs(down)))
 
 
 def _blur(image: Raster, grid: Grid, sigma_mm: float) -> Raster:
@@ -128,7 +135,7 @@ def _blur(image: Raster, grid: Grid, sigma_mm: float) -> Raster:
     return large[first : first + grid.shape[0], first : first + grid.shape[1]]
 
 
-def _capsule(grid: Grid, ends: tuple[float, float, float, float], radius: float) -> Raster:
+def _capsule(grid: Grid, ends: tuple[float, ...], radius: float) -> Raster:
     """Inside depth in mm of a rounded bar."""
     ax, ay, bx, by = (np.float32(value) for value in ends)
     px, py, dx, dy = grid.x - ax, grid.y - ay, bx - ax, by - ay
@@ -136,9 +143,12 @@ def _capsule(grid: Grid, ends: tuple[float, float, float, float], radius: float)
     return np.asarray(radius - np.hypot(px - along * dx, py - along * dy), dtype=np.float32)
 
 
-_STROKES = {
+_STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "L": [[(-4, -7), (-4, 7), (4, 7)]],
-    "R": [[(-4, 7), (-4, -7), (1, -7), (3.4, -6), (4.2, -3.6), (3.4, -1.2), (1, -0.2), (-4, -0.2)], [(0.4, -0.2), (4.4, 7)]],
+    "R": [
+        [(-4, 7), (-4, -7), (1, -7), (3.4, -6), (4.2, -3.6), (3.4, -1.2), (1, -0.2), (-4, -0.2)],
+        [(0.4, -0.2), (4.4, 7)],
+    ],
 }
 
 
@@ -147,10 +157,10 @@ def _metal(exposure: Exposure, grid: Grid) -> Raster:
     metal = np.zeros(grid.shape, np.float32)
     angle = np.deg2rad(exposure.marker_deg)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    bars = []
+    bars: list[tuple[tuple[float, ...], float, float]] = []
     for stroke in _STROKES[exposure.marker]:
         points = np.array(stroke) @ turn.T + exposure.marker_mm
-        bars += [((*a, *b), 1.15, 2.6) for a, b in zip(points[:-1], points[1:], strict=True)]
+        bars += [((*a, *b), 1.15, 5.5) for a, b in pairwise(points)]
     bars += [(clip, 0.5, 2.2) for clip in exposure.clips_mm]
     if exposure.ball_mm is not None:
         bars.append(((*exposure.ball_mm, *exposure.ball_mm), 14.0, 5.0))
@@ -192,13 +202,15 @@ def expose(layers: dict[str, Raster], exposure: Exposure, grid: Grid, random: np
 
 def _tone(density: Raster, depth: Raster, exposure: Exposure, grid: Grid) -> Raster:
     """Display processing of a digital system: broad contrast reduced, detail kept, window, curve, shutter."""
-    broad = _blur(np.clip(density, 0, 5.5), grid, 22.0)
-    image = density - 0.45 * broad
-    field = depth > 2
-    low, high = np.percentile(image[::5, ::5][field[::5, ::5]], [2, 99.6])
-    image = np.clip((image - low) / (high - low), 0, 1.15)
-    image = 1.15 * np.tanh(image / 1.15) / np.tanh(1.0)
-    image = np.clip(image, 0, 1) ** exposure.gamma
+    broad = _blur(np.minimum(density, 6.0), grid, 22.0)
+    image = density - 0.4 * broad
+    # The histogram of the body, without bare beam and without metal, sets the window.
+    body = ((depth > 2) & (density > 1.2) & (density < 6.5))[::5, ::5]
+    dark, middle, bright = (float(p) for p in np.percentile(image[::5, ::5][body], [4, 50, 99.3]))
+    low, high = dark - 0.30 * (bright - dark), bright + 0.25 * (bright - middle)
+    image = np.clip((image - low) / (high - low), 0, 1)
+    power = exposure.gamma * math.log(0.42) / math.log((middle - low) / (high - low))
+    image **= np.float32(power)
     if exposure.shutter:
         image *= np.clip(depth / max(grid.spacing_mm) + 0.5, 0, 1)
     return image.astype(np.float32)

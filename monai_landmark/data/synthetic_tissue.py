@@ -1,12 +1,12 @@
-"""Soft tissue as the beam sees it: trunk, thighs, fat, muscle planes, bladder and bowel gas, in millimetres along each ray."""
+"""Soft tissue as the beam sees it: trunk, thighs, fat, muscle planes, bladder and gas, in mm along each ray."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .synthetic_anatomy import Pelvis
-from .synthetic_bones import mottle
-from .synthetic_curves import Curve, Grid, Raster, draw_ridges
+from .synthetic_bones import enlarge, mottle
+from .synthetic_curves import Grid, Raster, draw_ridges
 
 __all__ = ["tissue_layers"]
 
@@ -22,18 +22,18 @@ def tissue_layers(pelvis: Pelvis, grid: Grid, random: np.random.Generator) -> di
     Returns:
         ``lean`` and ``fat``, each ``(H, W)`` millimetres.
     """
-    u, v = _body_frame(pelvis, grid)
-    stout = float(np.clip(random.normal(1.0, 0.14), 0.75, 1.35))
+    # Nothing here is finer than a few millimetres: every second pixel will do.
+    half = Grid((grid.shape[0] // 2 + 2, grid.shape[1] // 2 + 2), (2 * grid.spacing_mm[0], 2 * grid.spacing_mm[1]))
+    u, v = _body_frame(pelvis, half)
+    stout = float(np.clip(random.normal(1.02, 0.1), 0.88, 1.3))
     skin = _envelope(u, v, stout, 0.0)
-    lean_share = _envelope(u, v, 1.0, 14.0 + 26.0 * (stout - 0.75))
-    lean = np.minimum(lean_share, skin) - 3.0
-    lean += 6.0 * mottle(random, grid, 14.0, 60.0) * (skin > 1)
-    lean = np.minimum(np.maximum(lean, 0), skin)
-    lean += _planes(pelvis, grid, random)
-    lean += 16.0 * np.exp(-((u / 42) ** 4) - ((v - 4) / 30) ** 4)
-    lean -= _gas(pelvis, grid, random)
-    lean = np.maximum(lean, 0)
-    return {"lean": lean.astype(np.float32), "fat": np.maximum(skin - lean_share, 0).astype(np.float32)}
+    muscle = np.minimum(_envelope(u, v, 1.0, 14.0 + 40.0 * (stout - 0.8)), skin)
+    lean = np.maximum(muscle + np.float32(3) * mottle(random, half, 14.0, 60.0) * (muscle > 1) - 3, 0)
+    bladder = float(random.uniform(2, 13))
+    lean += bladder * np.exp(-((u / 42) ** 4) - ((v - 4) / 30) ** 4)
+    lean += _planes(pelvis, half, random) - _gas(pelvis, half, random)
+    layers = {"lean": np.maximum(lean, 0), "fat": np.maximum(skin - muscle, 0)}
+    return {name: enlarge(layer.astype(np.float32), 2, grid.shape) for name, layer in layers.items()}
 
 
 def _body_frame(pelvis: Pelvis, grid: Grid) -> tuple[Raster, Raster]:
@@ -47,15 +47,15 @@ def _body_frame(pelvis: Pelvis, grid: Grid) -> tuple[Raster, Raster]:
 def _envelope(u: Raster, v: Raster, stout: float, inset: float) -> Raster:
     """Thickness of trunk and thighs within the skin or, with an inset in mm, within the fat."""
     hips = 1 / (1 + np.exp(-(v + 60) / 45))
-    width = stout * (158 + 24 * hips) - inset
+    width = stout * (164 + 30 * hips) - inset
     deep = 105 * stout - inset
-    fade = 1 / (1 + np.exp((v - 78) / 13))
-    trunk = 2 * deep * np.sqrt(np.maximum(1 - (u / width) ** 2, 0)) * fade
-    thigh_width, thigh_deep = 84 * stout - inset - 0.06 * (v - 80), 92 * stout - inset
+    fade = 1 / (1 + np.exp((v - 84) / 14))
+    trunk = 2 * deep * np.sqrt(np.maximum(1 - np.abs(u / width) ** 2.5, 0)) * fade
+    thigh_width, thigh_deep = 88 * stout - inset - 0.05 * (v - 80), 88 * stout - inset
     # The thighs bulge from the buttocks, and touch in a stout person.
-    apart = np.abs(u) - 92 * stout - 0.02 * (v - 80)
+    apart = np.abs(u) - 95 * stout - 0.02 * (v - 80)
     thigh = 2 * thigh_deep * np.sqrt(np.maximum(1 - (apart / thigh_width) ** 2, 0)) * (1 - fade)
-    return np.sqrt(trunk**2 + thigh**2)
+    return np.asarray(trunk + thigh, dtype=np.float32)
 
 
 def _planes(pelvis: Pelvis, grid: Grid, random: np.random.Generator) -> Raster:
@@ -71,26 +71,29 @@ def _planes(pelvis: Pelvis, grid: Grid, random: np.random.Generator) -> Raster:
         ):
             jitter = random.normal(0, 2.0, (len(plane), 2))
             points = pelvis.to_film(np.array(plane) * (sign, 1.0) + jitter)
-            stripes.append((Curve(points), -random.uniform(3, 9) * np.array([0.1, 1.0, 1.0, 0.1])))
-    return draw_ridges(grid, stripes, 2.2)
+            stripes.append((points, -random.uniform(2, 6) * np.array([0.1, 1.0, 1.0, 0.1])))
+    return draw_ridges(grid, stripes, 3.0)
 
 
 def _gas(pelvis: Pelvis, grid: Grid, random: np.random.Generator) -> Raster:
     """Bowel gas: chains of rounded pockets; rectum in the midline, colon in the flanks, loops between."""
-    gas = np.zeros(grid.shape, np.float32)
-    chains = [((0.0, 0.0), (random.normal(0, 6), random.uniform(-45, -15)), 13.0)] if random.uniform() < 0.8 else []
-    for _ in range(random.integers(2, 6)):
-        start = np.array([random.uniform(-100, 100), random.uniform(-190, -50)])
-        chains.append((tuple(random.normal(0, 14, 2)), tuple(start), random.uniform(7, 15)))
+    field = np.zeros(grid.shape, np.float32)
+    chains = [((0.0, 0.0), (random.normal(0, 8), random.uniform(-45, -10)), 12.0)] if random.uniform() < 0.8 else []
+    for _ in range(random.integers(3, 7)):
+        start = (random.uniform(-105, 105), random.uniform(-200, -60))
+        chains.append((tuple(random.normal(0, 16, 2)), start, random.uniform(6, 13)))
     for step, start, size in chains:
         place = np.array(start, dtype=float)
-        for _ in range(random.integers(2, 6)):
+        for _ in range(random.integers(3, 8)):
             radii = size * random.uniform(0.6, 1.25, 2) * pelvis.shape.scale
             center = pelvis.to_film(place[None])[0]
-            window = grid.window(np.array([center - radii.max(), center + radii.max()]), 5.0)
+            window = grid.window(np.array([center - 2.4 * radii, center + 2.4 * radii]), 0.0)
             if 0 not in window.shape:
-                q = ((window.x - center[0]) / radii[0]) ** 2 + ((window.y - center[1]) / radii[1]) ** 2
-                pocket = 1.7 * size * np.sqrt(np.maximum(1 - q, 0))
-                gas[window.slices] = np.sqrt(gas[window.slices] ** 2 + pocket**2)
-            place += np.array(step) * 0.6 + random.normal(0, 0.75 * size, 2)
-    return gas
+                across, down = (
+                    (axis - float(c)) / float(r) for axis, c, r in zip((window.x, window.y), center, radii, strict=True)
+                )
+                field[window.slices] += random.uniform(0.7, 1.2) * np.exp(-(down**2)) * np.exp(-(across**2))
+            place += np.array(step) * 0.5 + random.normal(0, 0.8 * size, 2)
+    # A level set of a rough sum of bells: lobes that run into each other, with folds, and no outline.
+    lobes = np.maximum(field + 0.13 * mottle(random, grid, 2.8, 9.0) - 0.5, 0)
+    return np.asarray(34.0 * lobes**0.8 / (1 + 0.9 * lobes**0.8), dtype=np.float32)

@@ -6,6 +6,9 @@ along y, as ITK writes a picture) and the direction in the header is not applied
 
 from __future__ import annotations
 
+import gzip
+import math
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from monai_landmark.errors import FilmError
 
 __all__ = ["read_metaimage", "read_nifti", "read_nrrd"]
 
+_HEADER_BYTES = 2**16
 # NIfTI's unit of length -> mm; a writer that states none means mm in practice, and the source says "uncalibrated"
 _UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
@@ -36,7 +40,7 @@ def read_metaimage(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
     Raises:
         FilmError: broken, too large, not one flat gray film, or pixels in another file.
     """
-    return _read_itk(check_film_file(path), "MetaImageIO", b"ElementDataFile", b"LOCAL", spacing_mm)
+    return _read_itk(check_film_file(path), "MetaImageIO", spacing_mm)
 
 
 def read_nrrd(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
@@ -52,13 +56,13 @@ def read_nrrd(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
     Raises:
         FilmError: broken, too large, not one flat gray film, or pixels in another file.
     """
-    return _read_itk(check_film_file(path), "NrrdImageIO", b"data file", b"", spacing_mm)
+    return _read_itk(check_film_file(path), "NrrdImageIO", spacing_mm)
 
 
-def _read_itk(file: Path, image_io: str, link: bytes, local: bytes, spacing_mm: Any) -> Film:
+def _read_itk(file: Path, image_io: str, spacing_mm: Any) -> Film:
     import SimpleITK as sitk  # takes half a second, and most films do not need it
 
-    _refuse_detached(file, link, local)
+    _refuse_detached(file, image_io)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
     reader.SetFileName(str(file))
@@ -73,21 +77,25 @@ def _read_itk(file: Path, image_io: str, link: bytes, local: bytes, spacing_mm: 
     return _film(pixels.reshape(*size, channels) if channels > 1 else pixels.reshape(size), spacing, file)
 
 
-def _refuse_detached(file: Path, link: bytes, local: bytes) -> None:
+def _refuse_detached(file: Path, image_io: str) -> None:
     """A header that names another file could make the reader open anything on the machine."""
     with file.open("rb") as stream:
-        head = stream.read(2**16)
-    for line in head.split(b"\n"):
-        if line.lower().startswith(link.lower()) and line[len(link) :].strip(b" =:\t\r") != local:
-            raise FilmError(
-                "the pixels are in another file",
-                file=file,
-                field=link.decode(),
-                expected="pixels in the same file",
-                action="save the film as one file",
-            )
-        if local and line.lower().startswith(link.lower()):
-            return  # pixels follow
+        head = stream.read(_HEADER_BYTES)
+    if image_io == "NrrdImageIO":
+        header, complete, _ = head.replace(b"\r\n", b"\n").partition(b"\n\n")
+        attached = bool(complete) and not re.search(rb"(?im)^\s*data\s*file\s*:", header)
+    else:
+        link = re.search(rb"(?im)^\s*ElementDataFile\s*[=:]\s*(\S+)", head)
+        attached = link is not None and link[1] == b"LOCAL"
+        header = head[: link.start()] if link else head
+    if not attached or re.search(rb"\r(?!\n)", header):
+        raise FilmError(
+            "the pixels are in another file, or the header is broken",
+            file=file,
+            field="header",
+            expected="pixels in the same file",
+            action="save the film as one file",
+        )
 
 
 def read_nifti(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
@@ -112,7 +120,7 @@ def read_nifti(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
         unit = image.header.get_xyzt_units()[0]
         zooms = [float(zoom) * _UNIT_MM[unit] for zoom in image.header["pixdim"][2:0:-1]]
         spacing = spacing_from_header(zooms, file=file, field=f"pixdim ({unit})", user_mm=spacing_mm)
-        pixels = np.asanyarray(image.dataobj)
+        pixels = np.asanyarray((_unpacked(image, file) if file.suffix.lower() == ".gz" else image).dataobj)
     except FilmError:
         raise
     except Exception as error:
@@ -122,6 +130,17 @@ def read_nifti(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
         pixels = np.stack([pixels[name] for name in pixels.dtype.names], axis=-1)
         return _film(pixels.reshape(*size[::-1], -1).transpose(1, 0, 2), spacing, file)
     return _film(pixels.reshape(size[::-1]).T, spacing, file)
+
+
+def _unpacked(image: Any, file: Path) -> Any:
+    """The same image read to the end of its gzip stream, whose checksum nibabel would leave unread."""
+    header = image.header
+    length = int(header["vox_offset"]) + math.prod(image.shape) * header.get_data_dtype().itemsize
+    with gzip.open(file) as stream:
+        data = stream.read(length + _HEADER_BYTES)
+        if stream.read(1):
+            raise ValueError("more data than the header says")
+    return type(image).from_bytes(data)
 
 
 def _flat(shape: tuple[int, ...], file: Path) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """What makes a run resumable and honest: keyed randomness, atomic files, guards, precision."""
 
-from monai_landmark.engines.batches import image_and
+from monai_landmark.engines.batches import image_and, loss_of, lower_is_better
 from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, file_sha256, replace_file, save_model
 from monai_landmark.engines.guards import NonFiniteLossGuard
 from monai_landmark.engines.precision import PrecisionInferer
@@ -19,6 +19,8 @@ __all__ = [
     "TransferReportHandler",
     "file_sha256",
     "image_and",
+    "loss_of",
+    "lower_is_better",
     "replace_file",
     "save_model",
 ]

@@ -6,15 +6,16 @@ from functools import partial
 from typing import Any
 
 from monai.engines.utils import default_prepare_batch
+from monai.utils import CommonKeys
 
-__all__ = ["image_and"]
+__all__ = ["image_and", "loss_of", "lower_is_better"]
 
 
-def image_and(label_key: str, image_key: str = "image") -> Any:
+def image_and(label_key: str | None, image_key: str = "image") -> Any:
     """MONAI's ``prepare_batch`` for an image and one label.
 
     Args:
-        label_key: key of what the output is held against.
+        label_key: key of what the output is held against; None for films without annotation.
         image_key: key of the network's input.
 
     Returns:
@@ -24,7 +25,34 @@ def image_and(label_key: str, image_key: str = "image") -> Any:
 
 
 def _prepare(
-    batch: Any, device: Any = None, non_blocking: bool = False, *, image_key: str, label_key: str, **kwargs: Any
+    batch: Any, device: Any = None, non_blocking: bool = False, *, image_key: str, label_key: str | None, **kwargs: Any
 ) -> Any:
-    keyed = {"image": batch[image_key], "label": batch[label_key]} if label_key in batch else {"image": batch[image_key]}
+    keyed = {CommonKeys.IMAGE: batch[image_key]}
+    if label_key is not None:
+        keyed[CommonKeys.LABEL] = batch[label_key]
     return default_prepare_batch(keyed, device, non_blocking, **kwargs)
+
+
+def loss_of(output: Any) -> float:
+    """The loss of a training step, for handlers that plot it.
+
+    Args:
+        output: output of :class:`monai.engines.SupervisedTrainer`.
+
+    Returns:
+        The loss.
+    """
+    return float(output[CommonKeys.LOSS].detach())
+
+
+def lower_is_better(current: float, best: float) -> bool:
+    """Order of an error, for MONAI's ``metric_cmp_fn``, which takes higher as better.
+
+    Args:
+        current: metric of this epoch.
+        best: best metric so far.
+
+    Returns:
+        Whether the current one is better.
+    """
+    return current < best

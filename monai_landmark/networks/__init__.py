@@ -1,7 +1,7 @@
 """Landmark networks: the diffusion U-Net and U-Nets on any timm encoder."""
 
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
-from monai_landmark.networks.initialization import landmark_network, trained_architecture
+from monai_landmark.networks.initialization import TrainedWeights, landmark_network, trained
 from monai_landmark.networks.landmark_unet import DiffusionUNet, LandmarkUNet
 from monai_landmark.networks.weights import TransferReport, read_state_dict, transfer_weights
 
@@ -9,9 +9,10 @@ __all__ = [
     "DiffusionUNet",
     "EncoderLandmarkUNet",
     "LandmarkUNet",
+    "TrainedWeights",
     "TransferReport",
     "landmark_network",
     "read_state_dict",
-    "trained_architecture",
+    "trained",
     "transfer_weights",
 ]

@@ -7,13 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Engine, Events
 from torch import nn
 
-from monai_landmark.errors import ConfigurationError
+from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
 from monai_landmark.networks.landmark_unet import SIZES, LandmarkUNet
+from monai_landmark.networks.weights import read_state_dict
 
-__all__ = ["landmark_network", "trained_architecture"]
+__all__ = ["TrainedWeights", "landmark_network", "trained"]
 
 _DIFFUSION = "diffusion-"
 
@@ -56,17 +58,56 @@ def landmark_network(
     return LandmarkUNet(landmarks, size=size, weights_file=weights_file, **options)
 
 
-def trained_architecture(model_dir: str | PathLike[str], default: str) -> str:
-    """Architecture that the training in a folder used, from its ``model.json``.
+def trained(model_dir: str | PathLike[str], key: str, default: Any) -> Any:
+    """What the training in a folder used, from its ``model.json``.
 
     Args:
         model_dir: folder that ``train`` wrote.
+        key: which fact, e.g. ``architecture``, ``schema`` or ``spatial_size``.
         default: the answer where nothing was trained yet.
 
     Returns:
-        A name that :func:`landmark_network` takes.
+        The fact.
     """
     card = Path(model_dir) / "model.json"
-    if not card.is_file():
-        return default
-    return str(json.loads(card.read_text(encoding="utf-8"))["architecture"])
+    return json.loads(card.read_text(encoding="utf-8"))[key] if card.is_file() else default
+
+
+class TrainedWeights:
+    """Handler that fills a network with the weights that ``train`` wrote, every tensor of it.
+
+    Args:
+        network: the network, filled when an engine starts.
+        path: ``model.safetensors`` or ``model.pt``.
+    """
+
+    def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
+        self.network, self.path = network, path
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator.
+
+        Args:
+            engine: the evaluator.
+        """
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine | None = None) -> None:
+        """Load the weights.
+
+        Args:
+            engine: unused; lets this be an event handler.
+
+        Raises:
+            WeightsError: if the file is absent, damaged, or not of this very network.
+        """
+        weights = read_state_dict(self.path)
+        try:
+            self.network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise WeightsError(
+                "weights of another network",
+                file=self.path,
+                value=str(error),
+                action="give the architecture and schema that the weights were trained with",
+            ) from error

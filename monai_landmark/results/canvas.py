@@ -52,7 +52,8 @@ class Canvas:
 
     def place(self, points_px: ArrayLike) -> FloatArray:
         """Film pixels (centers at whole numbers) -> picture coordinates (top-left corner at 0); ``(..., 2)``."""
-        return (np.asarray(points_px, dtype=np.float64) + 0.5) * np.array([self.scale_x, self.scale_y])
+        placed = (np.asarray(points_px, dtype=np.float64) + 0.5) * (self.scale_x, self.scale_y)
+        return np.asarray(placed, dtype=np.float64)
 
 
 def film_canvas(
@@ -99,7 +100,7 @@ def film_to_gray(film: ArrayLike) -> NDArray[np.uint8]:
     low, high = np.percentile(values[finite], (0.5, 99.5))
     high = high if high > low else low + 1.0
     gray = np.clip((np.where(finite, values, low) - low) / (high - low), 0.0, 1.0)
-    return np.round(gray * 255).astype(np.uint8)
+    return np.asarray(np.round(gray * 255), dtype=np.uint8)
 
 
 def schema_segments(schema: LandmarkSchema | None, names: Sequence[str]) -> list[tuple[int, int]]:
@@ -149,7 +150,9 @@ def spacing_text(result: LandmarkResult) -> str:
         "user": "stated by the user",
     }
     row_mm, col_mm = result.spacing_mm
-    size = f"{row_mm:.4g}" if row_mm == col_mm else f"{row_mm:.4g} (rows) × {col_mm:.4g} (columns)"
+    size = (
+        f"{row_mm:.4g}" if row_mm == col_mm else f"{row_mm:.4g} (rows) \N{MULTIPLICATION SIGN} {col_mm:.4g} (columns)"
+    )
     return f"{size} mm per pixel ({meaning.get(result.spacing_source, result.spacing_source)})"
 
 

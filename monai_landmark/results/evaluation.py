@@ -1,4 +1,4 @@
-"""Results beside their reference: per-axis errors of a set of films, in millimetres or, failing that, in pixels."""
+"""Results beside their reference: per-axis errors of a set of films, in millimeters or, failing that, in pixels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EvaluatedFilm:
 
     def errors(self, unit: str) -> FloatArray:
         """``(K,)`` radial errors in ``unit``; NaN and inf as in :meth:`offsets`."""
-        return np.hypot(*self.offsets(unit).T)
+        return np.asarray(np.hypot(*self.offsets(unit).T), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

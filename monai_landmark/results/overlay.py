@@ -209,7 +209,7 @@ def _draw_labels(picture: Image.Image, names: Sequence[str], boxes: Sequence[Box
 
 
 def _draw_scale_bar(picture: Image.Image, spacing_mm: tuple[float, float] | None, canvas: Canvas, unit: float) -> None:
-    """A bar of a round number of millimetres in the lower right corner; none without spacing."""
+    """A bar of a round number of millimeters in the lower right corner; none without spacing."""
     if (bar := scale_bar_mm(canvas, spacing_mm)) is None:
         return
     length_mm, length = bar
@@ -231,7 +231,7 @@ def _with_strip(picture: Image.Image, result: LandmarkResult, compared: bool, un
     lines = [
         [
             ("○ predicted", COLORS["prediction"], False),
-            ("× reference" if compared else "", COLORS["reference"], False),
+            ("\N{MULTIPLICATION SIGN} reference" if compared else "", COLORS["reference"], False),
             (f"{missing} not found" if missing else "", COLORS["error"], False),
             (result.film, _INK, True),
             (model, _QUIET, False),

@@ -191,7 +191,7 @@ def film_picture(
     parts.append(_line_group("lines", [(points[a], points[b]) for a, b in schema_segments(schema, result.names)]))
     if reference is not None:
         parts.append(_line_group("error", list(zip(points, reference, strict=True))))
-        parts.append(_mark_group("reference", reference, names, 'path d="M-6,-6L6,6M-6,6L6,-6"'))
+        parts.append(_mark_group("reference", reference, names, 'path d="M-6.5,-6.5L6.5,6.5M-6.5,6.5L6.5,-6.5"'))
     texts = _point_texts(film, names)
     parts.append(_mark_group("prediction", points, texts, f'circle r="{_MARK_RADIUS}"'))
     parts.append(_label_group(names, points, boxes))
@@ -238,7 +238,7 @@ def _line_group(kind: str, lines: Sequence[tuple[FloatArray, FloatArray]]) -> st
 
 def _mark_group(kind: str, points: FloatArray, texts: Sequence[str], shape: str) -> str:
     """Each mark in a group of its own, so that the style sheet can scale it without moving it, on a dark halo."""
-    drawn = f"<{shape} class=\"halo\"/><{shape}/>"
+    drawn = f'<{shape} class="halo"/><{shape}/>'
     marks = [
         f'<g transform="translate({x:.1f} {y:.1f})"><title>{escape(text)}</title><g class="mark">{drawn}</g></g>'
         for (x, y), text in zip(points, texts, strict=True)
@@ -252,11 +252,13 @@ def _label_group(names: Sequence[str], points: FloatArray, boxes: Sequence[Box |
     for name, point, box in zip(names, points, boxes, strict=True):
         if box is None:
             continue
+        # Zooming shrinks a label towards its point, so that it keeps its size and its place beside it.
+        parts.append(f'<g class="label" style="transform-origin:{point[0]:.1f}px {point[1]:.1f}px">')
         near = np.clip(point, box[:2], box[2:])
         distance = float(np.hypot(*(near - point)))
         if distance > 2.6 * _MARK_RADIUS:
             start = point + (near - point) * (1.3 * _MARK_RADIUS / distance)
             parts.append(f'<path d="M{start[0]:.1f},{start[1]:.1f}L{near[0]:.1f},{near[1]:.1f}"/>')
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        parts.append(f'<text x="{x:.1f}" y="{y:.1f}">{escape(name)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{y:.1f}">{escape(name)}</text></g>')
     return "".join(parts) + "</g>"

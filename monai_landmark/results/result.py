@@ -31,7 +31,7 @@ FloatArray = NDArray[np.float64]
 DISCLAIMER = "not for diagnosis"
 RESULT_FORMAT = "monai-landmark/landmark-result"
 RESULT_FORMAT_VERSION = 1
-# Files that other programs write may round; a tenth of a micrometre is far below any film's pixel.
+# Files that other programs write may round; a tenth of a micrometer is far below any film's pixel.
 _MM_TOLERANCE = 1e-3
 
 
@@ -44,7 +44,7 @@ class LandmarkResult:
         original_size: ``(H, W)`` of the original film in pixels.
         names: the K landmark names, in the schema's order.
         points_px: ``(K, 2)`` (x, y) in pixels of the original film; NaN = not found.
-        spacing_mm: ``(row_mm, col_mm)`` of one pixel, or None: then every millimetre below is None too.
+        spacing_mm: ``(row_mm, col_mm)`` of one pixel, or None: then every millimeter below is None too.
         spacing_source: where the spacing comes from (``user``, ``calibrated``, ``magnification-corrected``,
             ``detector``, ``uncalibrated``) or ``none``.
         confidence: ``(K,)`` in [0, 1], NaN = unknown, or None when the model states none.
@@ -102,7 +102,7 @@ class LandmarkResult:
             self._refuse("spacing and its source contradict", "spacing_source", found, "both, or neither ('none')")
         if self.spacing_mm is None:
             if self.expected_error_mm is not None:
-                self._refuse("millimetres without a spacing", "expected_error_mm", "given", "None")
+                self._refuse("millimeters without a spacing", "expected_error_mm", "given", "None")
             return
         values = tuple(float(value) for value in self.spacing_mm)
         if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
@@ -132,11 +132,11 @@ class LandmarkResult:
 
     @property
     def points_mm(self) -> FloatArray | None:
-        """``(K, 2)`` (x, y) in mm, origin at the centre of the top-left pixel; None for a film without spacing."""
+        """``(K, 2)`` (x, y) in mm, origin at the center of the top-left pixel; None for a film without spacing."""
         if self.spacing_mm is None:
             return None
         row_mm, col_mm = self.spacing_mm
-        return self.points_px * np.array([col_mm, row_mm])
+        return np.asarray(self.points_px * (col_mm, row_mm), dtype=np.float64)
 
     @property
     def unit(self) -> str:
@@ -216,7 +216,7 @@ class LandmarkResult:
         expected = np.full_like(stated, np.nan) if result.points_mm is None else result.points_mm
         if not np.allclose(stated, expected, rtol=0, atol=_MM_TOLERANCE, equal_nan=True):
             raise DataError(
-                f"film {result.film!r}: millimetres do not follow from pixels and spacing",
+                f"film {result.film!r}: millimeters do not follow from pixels and spacing",
                 file=file,
                 field="landmarks[].x_mm, y_mm",
                 expected="x_mm = x_px * spacing_mm[1] and y_mm = y_px * spacing_mm[0]",

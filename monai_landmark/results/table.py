@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from monai_landmark.metrics import summarize_errors
 from monai_landmark.results.evaluation import EvaluatedFilm, Evaluation
 
-__all__ = ["Measurement", "errors_csv", "jsonable"]
+__all__ = ["Measurement", "Row", "errors_csv", "jsonable"]
 
 FloatArray = NDArray[np.float64]
 Row = dict[str, Any]
@@ -55,8 +55,8 @@ class Measurement:
             keep: ``(N,)`` True for the films to count.
 
         Returns:
-            What :func:`monai_landmark.metrics.summarize_errors` gives, with ``_mm`` replaced by the unit, ``films`` that
-            count measured films only, and ``mre_found_<unit>``, the mean over the landmarks that were found.
+            What :func:`monai_landmark.metrics.summarize_errors` gives, with ``_mm`` replaced by the unit; ``films``
+            counts measured films only; ``mre_found_<unit>`` (also ``_per_film``) leaves landmarks not found out.
         """
         keep = np.ones(len(self.evaluation.films), dtype=bool) if keep is None else keep
         keep = keep & (~np.isnan(self.evaluation.errors)).any(axis=1)
@@ -67,10 +67,12 @@ class Measurement:
         patients = [self.patients.get(film, f"film {film}") for film in ids]
         summary = summarize_errors(errors, self.thresholds, self.inclusive, patients)
         row = {key.replace("_mm", f"_{self.unit}"): value for key, value in summary.items()}
-        return row | {"films": len(errors), f"mre_found_{self.unit}": _mean_found(errors)}
+        means = self.evaluation.film_means[keep]
+        found = {f"mre_found_{self.unit}": _mean_found(errors), f"mre_found_{self.unit}_per_film": _mean_found(means)}
+        return row | {"films": len(errors)} | found
 
     def landmark_rows(self) -> list[Row]:
-        """One row per landmark: ``landmark, n, missing, not_annotated``, mean, median, P95 and SDR; None without points."""
+        """One row per landmark: ``landmark, n, missing, not_annotated``, mean, median, P95, SDR; None = no points."""
         return [self._landmark_row(index) for index in range(len(self.evaluation.names))]
 
     def _landmark_row(self, index: int) -> Row:
@@ -84,8 +86,8 @@ class Measurement:
             "missing": int(points.size - found.size),
             "not_annotated": int(np.isnan(errors[measured]).sum()),
             f"mre_{self.unit}": _mean_found(points),
-            f"median_{self.unit}": _quantile(found, 0.5),
-            f"p95_{self.unit}": _quantile(found, 0.95),
+            f"median_{self.unit}": _quantile(points, 0.5),
+            f"p95_{self.unit}": _quantile(points, 0.95),
         }
         offsets = self.evaluation.offsets[:, index]
         for axis, name in enumerate(("dx", "dy")):
@@ -97,7 +99,7 @@ class Measurement:
         return 100.0 * float(hits.mean()) if points.size else None
 
     def film_rows(self) -> list[Row]:
-        """One row per film: ``film, n, missing``, mean and largest error, where it is, spacing and near-duplicates."""
+        """One row per film: counts, mean and largest error, confidence, spacing and near-duplicates."""
         films, errors = self.evaluation.films, self.evaluation.errors
         return [self._film_row(film, row) for film, row in zip(films, errors, strict=True)]
 
@@ -107,6 +109,8 @@ class Measurement:
         result = film.result
         return {
             "film": result.film,
+            "landmarks": len(self.evaluation.names),
+            "found": int((~np.isnan(result.points_px[:, 0])).sum()),
             "n": int((~np.isnan(errors)).sum()),
             "missing": int(np.isinf(errors).sum()),
             f"mean_{self.unit}": _mean_found(errors),
@@ -181,5 +185,10 @@ def _mean_found(values: FloatArray) -> float | None:
     return float(found.mean()) if found.size else None
 
 
-def _quantile(found: FloatArray, level: float) -> float | None:
-    return float(np.quantile(found, level)) if found.size else None
+def _quantile(points: FloatArray, level: float) -> float | None:
+    """Quantile in which a landmark that was not found is infinitely far away."""
+    if not points.size:
+        return None
+    # The stand-in keeps the interpolation from meeting inf - inf.
+    value = float(np.quantile(np.where(np.isinf(points), 1e300, points), level))
+    return math.inf if value > 1e200 else value

@@ -54,9 +54,7 @@ class FitFilmd(MapTransform):
         allow_missing_keys: see :class:`monai.transforms.MapTransform`.
     """
 
-    def __init__(
-        self, keys: KeysCollection, spatial_size: tuple[int, int], allow_missing_keys: bool = False
-    ) -> None:
+    def __init__(self, keys: KeysCollection, spatial_size: tuple[int, int], allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.fit = FitFilm(spatial_size)
 

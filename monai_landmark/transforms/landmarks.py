@@ -121,7 +121,11 @@ class RandFlipLandmarksd(RandomizableTransform, MapTransform):
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
-        self.flip, self.exchange, self.landmarks_key = Flip(spatial_axis=1), ExchangeLeftRight(permutation), landmarks_key
+        self.flip, self.exchange, self.landmarks_key = (
+            Flip(spatial_axis=1),
+            ExchangeLeftRight(permutation),
+            landmarks_key,
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Mirror one item, or leave it.

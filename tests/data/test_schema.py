@@ -18,7 +18,12 @@ SHAPE = LandmarkSchema(
     landmarks=("a", "b", "left", "right"),
     pairs=(("left", "right"),),
     lines={"ab": ("a", "b"), "lr": ("left", "right")},
-    angles={"corner": ("b", "a", "left"), "cross": ("ab", "lr"), "gap": ("corner", "cross"), "back": ("cross", "corner")},
+    angles={
+        "corner": ("b", "a", "left"),
+        "cross": ("ab", "lr"),
+        "gap": ("corner", "cross"),
+        "back": ("cross", "corner"),
+    },
     distances={"ab_length": ("a", "b"), "sides": ("left", "right")},
     ratios={"share": ("ab_length", "sides")},
     groups={"all": ("a", "b", "left", "right")},
@@ -110,14 +115,22 @@ def test_cephalometric_norms_hold_on_the_real_readings(shared_data: Path) -> Non
     files = sorted((shared_data / "isbi2015" / "400_senior").glob("*.txt"))
     films = [np.loadtxt(file, delimiter=",", max_rows=19) * 0.1 for file in files]
     measured = [schema.measure(film) for film in films]
-    norms = {"SNA": 82, "SNB": 80, "FMA": 27, "SN_GoGn": 33, "facial_angle": 88, "y_axis_angle": 61, "gonial_angle": 126}
+    norms = {
+        "SNA": 82,
+        "SNB": 80,
+        "FMA": 27,
+        "SN_GoGn": 33,
+        "facial_angle": 88,
+        "y_axis_angle": 61,
+        "gonial_angle": 126,
+    }
     for name, norm in norms.items():
         assert np.mean([film[name] for film in measured]) == pytest.approx(norm, abs=6), name
     assert np.mean([film["face_height_index"] for film in measured]) == pytest.approx(0.65, abs=0.05)
 
 
 def test_hand_schema_matches_the_hands(shared_data: Path) -> None:
-    """Fingertips lie beyond their bases, the thumb on the far side from the ulna, and the middle finger reaches highest."""
+    """Fingertips lie beyond their bases, the thumb away from the ulna, and the middle finger reaches highest."""
     rows = np.loadtxt(shared_data / "hand" / "all_910_annotations.csv", delimiter=",")[:, 1:].reshape(-1, 37, 2)
     schema = LandmarkSchema.load("dha37")
 
@@ -199,7 +212,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         LandmarkSchema.load("isbi20")
     with pytest.raises(AnnotationError, match="cannot read"):
         LandmarkSchema.load(tmp_path / "absent.yaml")
-    with pytest.raises(AnnotationError, match="unknown landmark.*'Sella'"):
+    with pytest.raises(AnnotationError, match=r"unknown landmark.*'Sella'"):
         LandmarkSchema.load("isbi19").index("Sella")
     with pytest.raises(AnnotationError, match="do not fit"):
         SHAPE.measure(np.zeros((3, 2)))

@@ -182,8 +182,11 @@ def test_check_spacing_takes_pairs(values):
 
 @pytest.mark.parametrize(
     "values",
-    [0.1, "0.1", "12", None, [], [0.1], [0.1] * 3, [0.1, None], [0.1, math.nan], [True, True], {"a": 1}, [[0.1, 0.1]]]
-    + [[0, 0], [0.1, -0.1], [math.inf, 0.1], [10**400, 1], [2.01, 0.1], [0.0099, 0.1], b"ab", np.float64(0.1)],
+    [
+        *(0.1, "0.1", "12", None, [], [0.1], [0.1] * 3, [0.1, None], [0.1, math.nan], [True, True], {"a": 1}),
+        *([0, 0], [0.1, -0.1], [math.inf, 0.1], [10**400, 1], [2.01, 0.1], [0.0099, 0.1], b"ab", np.float64(0.1)),
+        [[0.1, 0.1]],
+    ],
 )
 def test_check_spacing_refuses(values):
     with pytest.raises(FilmError, match="spacing_mm"):
@@ -203,7 +206,9 @@ def test_header_spacing():
         spacing_from_header((0.0001, 0.0001), file="f", field="spacing")
 
 
-@pytest.mark.parametrize("arguments", [(0.1, 0.1, "guess"), (0.1, None, "user"), (0.1, 0.1, "none"), (None, None, "user")])
+@pytest.mark.parametrize(
+    "arguments", [(0.1, 0.1, "guess"), (0.1, None, "user"), (0.1, 0.1, "none"), (None, None, "user")]
+)
 def test_film_spacing_contradictions(arguments):
     with pytest.raises(ValueError, match="source"):
         FilmSpacing(*arguments)

@@ -169,7 +169,10 @@ def _points(values: list[Any], path: FilePath, where: str) -> list[Point]:
             "not triples", file=path, field=field, value=len(values), expected="x, y, v for each name"
         )
     triples = zip(values[::3], values[1::3], values[2::3], strict=True)
+    # -1 stands for a code that is none, as json_point would take an absent one for visible
     return [
-        MISSING if v == 0 and v is not False else json_point([x, y], v, file=path, field=f"{where}.keypoints[{3 * at}]")
+        MISSING
+        if v == 0
+        else json_point([x, y], -1 if v is None else v, file=path, field=f"{where}.keypoints[{3 * at}]")
         for at, (x, y, v) in enumerate(triples)
     ]

@@ -24,7 +24,15 @@ from monai_landmark.data.annotations.base import (
     from_named,
     landmark_names,
 )
-from monai_landmark.data.annotations.parsing import FilePath, Point, number_text, parse_point, read_text, write_text
+from monai_landmark.data.annotations.parsing import (
+    FilePath,
+    Point,
+    csv_rows,
+    number_text,
+    parse_point,
+    read_text,
+    write_text,
+)
 from monai_landmark.errors import AnnotationError
 
 __all__ = ["read_csv", "write_csv"]
@@ -100,11 +108,7 @@ def _read_table(path: FilePath) -> _Table:
     text = read_text(path)
     first = text.split("\n", 1)[0]
     separator = next((mark for mark in (";", "\t") if mark in first), ",")
-    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
-    except csv.Error as error:
-        raise AnnotationError("not valid CSV", file=path, field=f"line {reader.line_num}", value=str(error)) from error
+    lines = csv_rows(text, file=path, separator=separator)
     columns = lines[0][1] if lines else []
     film = [column for column in columns if column in FILM_COLUMNS]
     if len(film) != 1 or len(set(columns)) != len(columns):

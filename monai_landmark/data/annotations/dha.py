@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from monai_landmark.data.annotations.base import (
     landmark_names,
     require_all_landmarks,
 )
-from monai_landmark.data.annotations.parsing import FilePath, number_text, parse_number, read_text, write_text
+from monai_landmark.data.annotations.parsing import FilePath, csv_rows, number_text, parse_number, read_text, write_text
 from monai_landmark.errors import AnnotationError
 
 __all__ = ["read_dha", "write_dha"]
@@ -40,8 +39,9 @@ def read_dha(
         AnnotationError: names the file, the line and what was expected there.
     """
     names = landmark_names(schema) or ()
-    lines = enumerate(csv.reader(read_text(path).splitlines()), start=1)
-    found = [_annotation(cells, names, path, f"line {line}", reader) for line, cells in lines if any(cells)]
+    found = [
+        _annotation(cells, names, path, f"line {at}", reader) for at, cells in csv_rows(read_text(path), file=path)
+    ]
     if not found:
         raise AnnotationError("no annotation in the file", file=path, expected="id,x0,y0,... on every line")
     return check_annotations(found, film_sizes, path)
@@ -74,11 +74,11 @@ def _annotation(cells: list[str], names: tuple[str, ...], path: FilePath, line: 
         raise AnnotationError(
             "wrong number of values",
             file=path,
-            field=f"{line}, film {cells[0].strip()}",
+            field=f"{line}, film {cells[0]}",
             value=len(cells),
             expected=f"{1 + 2 * len(names)}: the id, then x and y of {len(names)} landmarks",
             action="check that the line is complete and that the schema is the right one",
         )
     numbers = [parse_number(cell, file=path, field=f"{line}, value {at}") for at, cell in enumerate(cells[1:], start=2)]
     rows = [(x, y, 2) for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
-    return from_rows(cells[0].strip(), rows, names, file=path, reader=reader)
+    return from_rows(cells[0], rows, names, file=path, reader=reader)

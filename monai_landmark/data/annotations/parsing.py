@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
@@ -16,6 +18,7 @@ __all__ = [
     "FilePath",
     "Point",
     "annotation_files",
+    "csv_rows",
     "json_entry",
     "json_point",
     "number_text",
@@ -162,6 +165,20 @@ def read_json(path: FilePath) -> Any:
         place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else None
         action = "check that the file is complete"
         raise AnnotationError("not valid JSON", file=path, field=place, value=str(error), action=action) from error
+
+
+def csv_rows(text: str, *, file: FilePath, separator: str = ",") -> list[tuple[int, list[str]]]:
+    """Line number and stripped cells of every row of a CSV that is not blank.
+
+    Raises:
+        AnnotationError: an open quote or a cell beyond all measure; names the line.
+    """
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        place, action = f"line {reader.line_num}", "check separators and quotes"
+        raise AnnotationError("not valid CSV", file=file, field=place, value=str(error), action=action) from error
 
 
 def write_text(path: FilePath, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from monai_landmark.data.annotations.coco import read_coco
 from monai_landmark.data.annotations.csv_table import read_csv
 from monai_landmark.data.annotations.dha import read_dha
 from monai_landmark.data.annotations.isbi import read_isbi
-from monai_landmark.data.annotations.parsing import FilePath, read_json, read_text
+from monai_landmark.data.annotations.parsing import FilePath, csv_rows, read_json, read_text
 from monai_landmark.data.annotations.plain_json import read_plain_json
 from monai_landmark.data.annotations.ratio import read_ratio
 from monai_landmark.data.annotations.slicer import Spacings, read_fcsv, read_mrk_json
@@ -136,7 +135,7 @@ def _sniff_text(file: Path) -> str:
 def _sniff_csv(file: Path) -> str:
     """The Digital Hand Atlas has numbers on its first line, from the second value on; a header has none."""
     first = next(iter(read_text(file).splitlines()), "")
-    cells = next(csv.reader([re.sub("[;\t]", ",", first)]), [])
+    cells = next((cells for _, cells in csv_rows(re.sub("[;\t]", ",", first), file=file)), [])
     numbers = [bool(NUMBER.fullmatch(cell)) for cell in cells[1:]]
     if numbers and all(numbers):
         return "dha"

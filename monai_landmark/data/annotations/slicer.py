@@ -32,6 +32,7 @@ from monai_landmark.data.annotations.parsing import (
     FilePath,
     Point,
     annotation_files,
+    csv_rows,
     json_entry,
     json_point,
     number_text,
@@ -277,9 +278,9 @@ def _fcsv_points(file: Path) -> dict[str, Point]:
     columns = header.get("columns", FCSV_COLUMNS).split(",")
     sign = _sign(system, file, "CoordinateSystem")
     points: dict[str, Point] = {}
-    for number, cells in (
-        (n, next(csv.reader([line]))) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"
-    ):
+    # comment lines are emptied, not dropped, so that the line numbers stay true
+    body = "\n".join("" if line.startswith("#") else line for line in lines)
+    for number, cells in csv_rows(body, file=file):
         field = f"line {number}"
         row = dict(zip(columns, cells, strict=False))
         if not {"x", "y", "z", "label"} <= row.keys():

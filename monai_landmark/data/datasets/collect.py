@@ -1,28 +1,32 @@
-"""From a list of films to a datalist: read every film once, note what cannot be used, deal with films that recur."""
+"""From opened films and their annotations to a datalist: leaks left out, films that recur dealt with."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_landmark.data.datalist import SECTIONS, Datalist, Item, LeftOut, landmarks_json
-from monai_landmark.data.duplicates import Fingerprint, find_duplicates, fingerprint
-from monai_landmark.data.reader import is_film, read_film
-from monai_landmark.errors import AnnotationError, ConfigurationError, DataError
+from monai_landmark.data.datasets.films import (
+    OpenedFilm,
+    Progress,
+    Size,
+    Spacing,
+    bare_name,
+    films_below,
+    open_films,
+    read_table,
+    relative_name,
+)
+from monai_landmark.data.duplicates import find_duplicates
+from monai_landmark.errors import AnnotationError, DataError
 
-__all__ = ["Candidate", "Marks", "Progress", "collect", "file_hash", "films_below", "mean_of_readers", "relative_name", "rescale"]
+__all__ = ["Candidate", "Marks", "collect", "mean_of_readers", "rescale", "unlabelled_below"]
 
 FloatArray = NDArray[np.float64]
-Size = tuple[int, int]
-Spacing = tuple[float, float]
-Progress = Callable[[Iterable[Any], int], Iterator[Any]]
-"""Wraps an iterable of known length, to show how far it is."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Marks:
         landmarks: ``(K, 2)`` (x, y) in pixels of the film on disk, of the target reader; NaN = not annotated.
         visibility: ``(K,)`` 0, 1 or 2.
         readers: landmarks of each reader, when there are several.
-        spacing_mm: spacing that follows from the annotation.
+        spacing_mm: spacing that follows from the annotation or its manifest.
         spacing_source: where that spacing comes from.
     """
 
@@ -46,7 +50,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A film that an adapter found, before it is opened.
+    """A film that an adapter found.
 
     Attributes:
         path: the file.
@@ -54,6 +58,7 @@ class Candidate:
         patient: whom it shows; films of one patient stay in one section.
         section: one of :data:`~monai_landmark.data.datalist.SECTIONS`.
         marks: film size (H, W) -> its annotation; None for an unlabelled film.
+        spacing_mm: spacing known to the user or published with the data set.
         extra: further fields of the item.
     """
 
@@ -62,25 +67,26 @@ class Candidate:
     patient: str
     section: str
     marks: Callable[[Size], Marks] | None = None
+    spacing_mm: Spacing | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
-def films_below(folder: Path) -> list[Path]:
-    """Every film in a folder and its subfolders, sorted by path; hidden folders are not entered.
+def unlabelled_below(folder: Path) -> list[Candidate]:
+    """Films of a folder as unlabelled candidates.
+
+    A ``manifest.csv`` in it with the columns ``file`` and ``patient_group`` tells whom they show; else every film
+    counts as a patient of its own.
 
     Raises:
         ConfigurationError: there is no such folder.
+        AnnotationError: the manifest has not these columns.
     """
-    if not folder.is_dir():
-        raise ConfigurationError("there is no such folder", file=folder, action="give the folder that holds the films")
-    visible = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    return sorted(path for path in visible if is_film(path))
-
-
-def relative_name(path: Path, root: Path) -> str:
-    """Path below ``root`` with forward slashes; the absolute path of a film that lies elsewhere."""
-    path, root = path.absolute(), root.absolute()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    manifest = folder / "manifest.csv"
+    rows = read_table(manifest, ("file", "patient_group")) if manifest.is_file() else []
+    patients = {row["file"]: row["patient_group"] for row in rows}
+    names = [(path, relative_name(path, folder)) for path in films_below(folder)]
+    ids = [(path, name, f"unlabelled/{bare_name(name)}") for path, name in names]
+    return [Candidate(path, film, patients.get(name, film), "unlabelled") for path, name, film in ids]
 
 
 def mean_of_readers(readers: Mapping[str, FloatArray]) -> FloatArray:
@@ -96,7 +102,7 @@ def mean_of_readers(readers: Mapping[str, FloatArray]) -> FloatArray:
 
 
 def rescale(landmarks: FloatArray, original: Size, stored: Size) -> FloatArray:
-    """Landmarks of a film that was stored at another size than it was annotated at.
+    """Landmarks of a film that is stored at another size than it was annotated at.
 
     Pixel centers are at whole numbers, so the film's edge is at -0.5: x' + 0.5 = (x + 0.5) W' / W.
 
@@ -114,19 +120,21 @@ def rescale(landmarks: FloatArray, original: Size, stored: Size) -> FloatArray:
 
 def collect(
     datalist: Datalist,
-    candidates: list[Candidate],
+    candidates: Iterable[Candidate],
     *,
-    spacing_mm: Spacing | None = None,
+    unlabelled: Path | None = None,
+    opened: Mapping[Path, OpenedFilm] | None = None,
     progress: Progress | None = None,
 ) -> Datalist:
-    """Read the films, fill the sections and apply the datalist's policy for films that recur.
+    """Fill the sections of a datalist and apply its policy for films that recur in another section.
 
     A film that cannot be read, or whose annotation is broken, is left out with its reason; the others go on.
 
     Args:
-        datalist: name, schema, root, policy and notes; its sections, duplicates and left_out are filled here.
+        datalist: name, schema, root, policy and notes; its sections and duplicates are filled, its left_out extended.
         candidates: the films.
-        spacing_mm: spacing of every film, known to the user; an annotation's own rule comes first.
+        unlabelled: a folder of further films without landmarks.
+        opened: films that were opened already.
         progress: shows how far the reading is.
 
     Returns:
@@ -135,15 +143,22 @@ def collect(
     Raises:
         AnnotationError: no film is left, or films recur in another section and the policy is ``refuse``.
     """
-    _leave_out_leaks(datalist, candidates)
-    left_out = {entry.film for entry in datalist.left_out}
-    kept = [film for film in candidates if relative_name(film.path, datalist.root) not in left_out]
-    prints: dict[str, Fingerprint] = {}
+    films = [*candidates, *(unlabelled_below(unlabelled) if unlabelled else [])]
+    films = _without_leaks(datalist, films)
+    known = dict(opened or {})
     sections: dict[str, list[Item]] = {section: [] for section in SECTIONS}
-    for film in progress(kept, len(kept)) if progress else kept:
+    prints = {}
+    for film in progress(films, len(films)) if progress else films:
+        if film.path not in known:
+            found, broken = open_films([film.path], datalist.root, film.spacing_mm)
+            known |= found
+            datalist.left_out += broken
+        if film.path not in known:
+            continue
+        one = known.pop(film.path)
         try:
-            item, prints[film.id] = _read(film, datalist.root, spacing_mm)
-            sections[film.section].append(item)
+            sections[film.section].append(_item(film, one, datalist.root))
+            prints[film.id] = one.print
         except DataError as error:
             datalist.left_out.append(LeftOut(relative_name(film.path, datalist.root), str(error)))
     datalist.sections = {section: items for section, items in sections.items() if items}
@@ -154,34 +169,37 @@ def collect(
             value=datalist.left_out[0].reason if datalist.left_out else "no film found",
             action="check the folder; `inspect` says what is in it",
         )
-    _settle_duplicates(datalist, prints)
+    datalist.duplicates = [
+        {"films": [pair.first, pair.second], "similarity": pair.similarity, "identical": pair.identical}
+        for pair in find_duplicates(prints)
+    ]
+    _settle_duplicates(datalist)
     return datalist
 
 
-def _leave_out_leaks(datalist: Datalist, candidates: list[Candidate]) -> None:
-    """An unlabelled film of a patient whose films are scored must not be pre-trained on."""
-    scored = {film.patient for film in candidates if film.section in ("validation", "test")}
-    for film in candidates:
-        if film.section == "unlabelled" and film.patient in scored:
-            reason = "shows a patient of the validation or test section, so nothing may be learned from it"
-            datalist.left_out.append(LeftOut(relative_name(film.path, datalist.root), reason, "rule"))
+def _without_leaks(datalist: Datalist, films: list[Candidate]) -> list[Candidate]:
+    """An unlabelled film of a patient whose films are scored must not be learned from."""
+    scored = {film.patient for film in films if film.section in ("validation", "test")}
+    leaks = {film.path for film in films if film.section == "unlabelled" and film.patient in scored}
+    reason = "unlabelled, and shows a patient of the validation or test section"
+    datalist.left_out += [LeftOut(relative_name(path, datalist.root), reason, "rule") for path in sorted(leaks)]
+    return [film for film in films if film.path not in leaks]
 
 
-def _read(film: Candidate, root: Path, spacing_mm: Spacing | None) -> tuple[Item, Fingerprint]:
-    """Item and fingerprint of one film."""
-    read = read_film(film.path, spacing_mm)
-    marks = film.marks(read.size) if film.marks else None
-    spacing, source = read.spacing.mm, str(read.spacing.source)
+def _item(film: Candidate, opened: OpenedFilm, root: Path) -> Item:
+    """The datalist item of one film."""
+    marks = film.marks(opened.size) if film.marks else None
+    spacing, source = opened.spacing_mm, opened.spacing_source
     if marks is not None and marks.spacing_mm is not None:
         spacing, source = marks.spacing_mm, marks.spacing_source
     item: Item = {
         "image": relative_name(film.path, root),
         "id": film.id,
         "patient": film.patient,
-        "size": list(read.size),
+        "size": list(opened.size),
         "spacing": None if spacing is None else list(spacing),
         "spacing_source": source,
-        "sha256": file_hash(film.path),
+        "sha256": opened.sha256,
         **film.extra,
     }
     if marks is not None:
@@ -189,40 +207,28 @@ def _read(film: Candidate, root: Path, spacing_mm: Spacing | None) -> tuple[Item
         item["visibility"] = [int(code) for code in marks.visibility]
         if len(marks.readers) > 1:
             item["readers"] = {reader: landmarks_json(rows) for reader, rows in marks.readers.items()}
-    return item, fingerprint(read.pixels)
+    return item
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as ``sha256sum`` prints it."""
-    content = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
-
-
-def _settle_duplicates(datalist: Datalist, prints: Mapping[str, Fingerprint]) -> None:
-    """Note every pair; mark, drop or refuse those that lie in different sections."""
-    place = {item["id"]: (SECTIONS.index(section), item) for section, item in datalist.items()}
-    pairs = find_duplicates(prints)
-    datalist.duplicates = [
-        {"films": [pair.first, pair.second], "similarity": pair.similarity, "identical": pair.identical}
-        for pair in pairs
-    ]
-    across = [(p.first, p.second) for p in pairs if place[p.first][0] != place[p.second][0]]
+def _settle_duplicates(datalist: Datalist) -> None:
+    """Mark, drop or refuse copies that lie in different sections."""
+    place = {item["id"]: (section, item) for section, item in datalist.items()}
+    pairs = [entry["films"] for entry in datalist.duplicates]
+    across = [(first, second) for first, second in pairs if place[first][0] != place[second][0]]
     if across and datalist.duplicates_policy == "refuse":
+        shown = ", ".join(" = ".join(pair) for pair in across[:10]) + (", ..." if len(across) > 10 else "")
         raise AnnotationError(
-            f"{len(across)} pairs of films are (nearly) the same picture in two sections",
+            f"{len(across)} pairs of films are (nearly) the same picture in two sections: {shown}",
             file=datalist.root,
-            value="; ".join(" = ".join(pair) for pair in across[:5]),
             expected="no film, nor a copy of it, in two sections",
             action="give the copies one patient, remove them, or choose `--duplicates drop` or `--duplicates mark`",
         )
+    if datalist.duplicates_policy == "drop":
+        _drop(datalist, across)
+        return
     for first, second in across:
         for film, other in ((first, second), (second, first)):
             place[film][1].setdefault("near_duplicates", []).append(other)
-    if datalist.duplicates_policy == "drop":
-        _drop(datalist, across)
 
 
 def _drop(datalist: Datalist, across: list[tuple[str, str]]) -> None:
@@ -239,7 +245,4 @@ def _drop(datalist: Datalist, across: list[tuple[str, str]]) -> None:
         datalist.left_out.append(LeftOut(item["image"], reason, "rule"))
         datalist.sections[section].remove(item)
     datalist.sections = {section: items for section, items in datalist.sections.items() if items}
-    for _, item in datalist.items():
-        rest = [film for film in item.pop("near_duplicates", []) if film not in dropped]
-        if rest:
-            item["near_duplicates"] = rest
+    datalist.duplicates = [entry for entry in datalist.duplicates if not set(entry["films"]) & set(dropped)]

@@ -13,16 +13,8 @@ import numpy as np
 
 from monai_landmark.data.annotations import read_isbi
 from monai_landmark.data.datalist import Datalist
-from monai_landmark.data.datasets.collect import (
-    Candidate,
-    Marks,
-    Progress,
-    Size,
-    Spacing,
-    collect,
-    films_below,
-    mean_of_readers,
-)
+from monai_landmark.data.datasets.collect import Candidate, Marks, collect, mean_of_readers
+from monai_landmark.data.datasets.films import Progress, Size, Spacing, films_below
 from monai_landmark.errors import ConfigurationError, FilmError
 
 __all__ = ["READERS", "SPLITS", "prepare_isbi2015"]
@@ -46,6 +38,7 @@ def prepare_isbi2015(
     split: str = "challenge",
     spacing_mm: Spacing | None = None,
     duplicates: str = "mark",
+    unlabelled: Path | None = None,
     progress: Progress | None = None,
 ) -> Datalist:
     """Datalist of the ISBI 2015 films as they were distributed, whatever their file format.
@@ -56,6 +49,7 @@ def prepare_isbi2015(
         split: ``challenge`` (001-150, 151-400) or ``papers`` (001-130, 131-150, 151-400).
         spacing_mm: replaces the published 0.1 mm.
         duplicates: ``mark``, ``drop`` or ``refuse`` films that recur in another section.
+        unlabelled: a folder of further films without landmarks.
         progress: shows how far the reading is.
 
     Returns:
@@ -69,10 +63,10 @@ def prepare_isbi2015(
     spacing = _SPACING_MM if spacing_mm is None else spacing_mm
     candidates = []
     for number, path in sorted(_numbered_films(folder).items()):
-        name = path.stem
+        name = f"{number:03d}"
         marks = partial(_marks, name=name, texts=texts, reader=reader, published=published)
         extra = {"subset": _range(_SUBSETS, number)}
-        candidates.append(Candidate(path, name, name, _range(SPLITS[split], number), marks, extra))
+        candidates.append(Candidate(path, name, name, _range(SPLITS[split], number), marks, spacing, extra))
     datalist = Datalist("isbi2015", "isbi19", folder.absolute(), reader=reader, duplicates_policy=duplicates)
     origin = "published with the data set, not in the files" if published else "given by the user"
     datalist.notes = [
@@ -80,7 +74,7 @@ def prepare_isbi2015(
         f"landmarks of reader: {reader}",
         f"split: {split}; patients are not published, every film counts as its own",
     ]
-    return collect(datalist, candidates, spacing_mm=spacing, progress=progress)
+    return collect(datalist, candidates, unlabelled=unlabelled, progress=progress)
 
 
 def _reader_folder(folder: Path, reader: str) -> Path:
@@ -126,6 +120,9 @@ def _marks(size: Size, *, name: str, texts: dict[str, Path], reader: str, publis
             expected=f"{_SIZE[0]} x {_SIZE[1]}, the size it was annotated at",
             action="use the original film",
         )
-    readers = {who: read_isbi(path / f"{name}.txt", reader=who)[0].landmarks for who, path in texts.items()}
+    readers = {
+        who: read_isbi(path / f"{name}.txt", film_sizes={name: size}, reader=who)[0].landmarks
+        for who, path in texts.items()
+    }
     target = mean_of_readers(readers) if reader == "mean" else readers[reader]
     return Marks(target, np.full(len(target), 2, dtype=np.int8), readers)

@@ -1,0 +1,54 @@
+"""The command line: ``python -m monai_landmark <command>``; each command is a module of :mod:`apps.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from monai_landmark import __version__
+from monai_landmark.errors import DataError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "demo": "synthetic films, pre-training, fine-tuning and the report, in one go",
+    "synthesize": "write synthetic films with exact landmarks",
+    "prepare": "turn films and annotations into a datalist",
+    "inspect": "say what is in a folder of films, and what is wrong with it",
+    "predict": "find the landmarks of films",
+    "report": "write the HTML report of predictions again",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the command line without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 3 done but something was left out.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m monai_landmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    named = next((word for word in arguments if word in COMMANDS), None)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == named:  # the other commands need not be imported
+            module = importlib.import_module(f"monai_landmark.apps.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return int(args.run(args))
+    except DataError as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        return 1

@@ -1,0 +1,83 @@
+"""``python -m monai_landmark predict``: landmarks for films, as files and as a table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from monai_landmark.apps.predict import LandmarkPredictor
+from monai_landmark.data.films import film_items
+from monai_landmark.errors import DataError
+from monai_landmark.results.files import write_csv
+from monai_landmark.results.result import LandmarkResult
+from monai_landmark.results.writers import RESULT_FILES, write_result_files
+
+HELP = "find the landmarks of films and write them as JSON, CSV, 3D Slicer markups and pictures"
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line.
+
+    Args:
+        parser: the parser of this subcommand.
+    """
+    parser.add_argument("films", nargs="+", type=Path, help="films, or folders of films")
+    parser.add_argument("--bundle", type=Path, default=Path("bundles/xray_landmarks"), help="folder of the bundle")
+    parser.add_argument("--model-dir", type=Path, help="folder that train wrote (default: the bundle's models)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--spacing", nargs=2, type=float, metavar=("ROW_MM", "COL_MM"), help="pixel spacing of all these films"
+    )
+    parser.add_argument("--files", nargs="+", choices=RESULT_FILES, default=RESULT_FILES, help="what to write")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict every film; one that cannot be read is named, and the others go on.
+
+    Args:
+        args: see :func:`add_arguments`.
+
+    Returns:
+        0, or 3 if a film was left out.
+    """
+    items = film_items(args.films, None if args.spacing is None else tuple(args.spacing))
+    predictor = LandmarkPredictor(args.bundle, args.model_dir, args.device)
+    console, results, left_out = Console(), [], []
+    for item in track(items, description="predicting", console=console, disable=not console.is_terminal):
+        try:
+            result = predictor(item)
+            write_result_files(result, args.out, predictor.schema, item["image"], args.files)
+        except DataError as error:
+            left_out.append(str(error))
+        else:
+            results.append(result)
+    if results:
+        write_csv(results, args.out / "landmarks.csv")
+        console.print(_table(results))
+    for reason in left_out:
+        console.print(f"[red]left out:[/] {reason}", soft_wrap=True, highlight=False)
+    console.print(f"{len(results)} of {len(items)} films written to {args.out}; not for diagnosis")
+    return 3 if left_out else 0
+
+
+def _table(results: list[LandmarkResult]) -> Table:
+    """One row per film; the landmarks themselves are in the files."""
+    table = Table("film", "landmarks", "spacing (row, col)", "source", "least confident")
+    for result in results:
+        found = int(np.isfinite(result.points_px[:, 0]).sum())
+        spacing = "-" if result.spacing_mm is None else "{:.4g}, {:.4g} mm".format(*result.spacing_mm)
+        worst = "-"
+        if result.confidence is not None and np.isfinite(result.confidence).any():
+            index = int(np.nanargmin(result.confidence))
+            worst = f"{result.names[index]} ({result.confidence[index]:.2f})"
+        table.add_row(result.film, f"{found} of {len(result.names)}", spacing, result.spacing_source, worst)
+    return table

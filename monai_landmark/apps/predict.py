@@ -1,0 +1,82 @@
+"""Landmarks for films, one by one, with a trained bundle: the way that serves a person at a desk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import list_data_collate
+
+from monai_landmark.errors import ConfigurationError
+from monai_landmark.results.collect import ModelCard, landmark_result
+from monai_landmark.results.result import LandmarkResult
+
+__all__ = ["LandmarkPredictor"]
+
+
+class LandmarkPredictor:
+    """Predict one film at a time with the network, transforms and weights of a bundle's ``inference.yaml``.
+
+    Args:
+        bundle: folder of the bundle.
+        model_dir: folder that ``train`` wrote; the bundle's ``models`` by default.
+        device: a torch device; a GPU if there is one by default.
+        **overrides: further keys of ``inference.yaml``.
+
+    Raises:
+        ConfigurationError: if the folder is not a bundle.
+        WeightsError: if the weights are absent or do not fit.
+    """
+
+    def __init__(
+        self,
+        bundle: str | PathLike[str],
+        model_dir: str | PathLike[str] | None = None,
+        device: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        config = Path(bundle) / "configs" / "inference.yaml"
+        if not config.is_file():
+            raise ConfigurationError(
+                "not a bundle", file=config, action="give the folder that holds configs/inference.yaml"
+            )
+        parser = ConfigParser()
+        parser.read_config(config)
+        parser.update({"bundle_root": str(bundle), "films": [], **overrides})
+        if model_dir is not None:
+            parser["model_dir"] = str(model_dir)
+        if device is not None:
+            parser["device"] = f"$torch.device('{torch.device(device)}')"
+        self.schema = parser.get_parsed_content("landmarks")
+        self.card = ModelCard(parser.get_parsed_content("model_dir"))
+        self.device: torch.device = parser.get_parsed_content("device")
+        self.network = parser.get_parsed_content("network").eval()
+        parser.get_parsed_content("weights")()
+        self.preprocessing = parser.get_parsed_content("preprocessing")
+        self.inferer = parser.get_parsed_content("inferer")
+        self.postprocessing = parser.get_parsed_content("postprocessing")
+
+    @torch.inference_mode()
+    def __call__(self, item: Mapping[str, Any]) -> LandmarkResult:
+        """Predict one film.
+
+        Args:
+            item: see :func:`monai_landmark.data.films.film_items`.
+
+        Returns:
+            Its landmarks.
+
+        Raises:
+            FilmError: if the film cannot be read truthfully.
+        """
+        loaded = self.preprocessing({key: item[key] for key in ("image", "spacing", "spacing_source") if key in item})
+        image = list_data_collate([{"image": loaded["image"]}])["image"].to(self.device)
+        logits = self.inferer(image, self.network)[0]
+        found = self.postprocessing({"image": loaded["image"], "pred": logits})
+        return landmark_result(
+            item["id"], found["pred"], found.get("confidence"), loaded["image"].meta, self.schema, self.card
+        )

@@ -1,0 +1,1 @@
+"""Films and their annotations: reading, datalists, audits, synthetic films."""

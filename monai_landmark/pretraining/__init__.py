@@ -1,0 +1,1 @@
+"""Pre-training objectives on films without annotation."""

@@ -1,0 +1,107 @@
+"""The end of an evaluation: predictions held against the datalist's reference, as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from numpy.typing import NDArray
+
+from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist
+from monai_landmark.data.reader import read_film
+from monai_landmark.results.collect import ResultCollector
+from monai_landmark.results.report import ReportInfo, write_report
+
+__all__ = ["EvaluationReport"]
+
+
+class EvaluationReport:
+    """Handler that writes ``report.html`` and the numbers beside it when an evaluator is done.
+
+    Args:
+        collector: gathers the predictions of the same evaluator.
+        datalist: the datalist JSON that was evaluated.
+        section: which section of it.
+        output_dir: where to.
+        thresholds_mm: of the success detection rate, counted with <=.
+        command: stated in the report.
+    """
+
+    def __init__(
+        self,
+        collector: ResultCollector,
+        datalist: str | PathLike[str],
+        section: str,
+        output_dir: str | PathLike[str],
+        thresholds_mm: Sequence[float] = (2.0, 2.5, 3.0, 4.0),
+        command: str = "",
+    ) -> None:
+        self.collector, self.datalist, self.section = collector, Path(datalist), section
+        self.output_dir, self.thresholds_mm, self.command = Path(output_dir), tuple(thresholds_mm), command
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator.
+
+        Args:
+            engine: the evaluator.
+        """
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the report.
+
+        Args:
+            engine: the evaluator.
+        """
+        items = {item["id"]: item for item in load_datalist(self.datalist, self.section)}
+        trained_on = set(self.collector.card.get("films", []))
+        write_report(
+            self.output_dir / "report.html",
+            self.collector.results,
+            {film: landmarks_array(item) for film, item in items.items()},
+            self.collector.schema,
+            info=self._info(list(items.values())),
+            films=lambda film: read_film(items[film]["image"]).pixels,
+            near_duplicates={film: _leaks(item, trained_on) for film, item in items.items()},
+            patients={film: item["patient"] for film, item in items.items() if item.get("patient")},
+            thresholds_mm=self.thresholds_mm,
+        )
+
+    def _info(self, items: Sequence[Mapping[str, Any]]) -> ReportInfo:
+        card, datalist = self.collector.card, Datalist.load(self.datalist)
+        between, who = _reader_distance(items)
+        return ReportInfo(
+            title=f"Landmarks: {datalist.name}",
+            dataset=datalist.name,
+            split=f"{self.section} ({len(items)} films)",
+            reader=datalist.reader or "",
+            labels=card.get("label_budget"),
+            initialization=Path(str(card.get("initialization", ""))).name,
+            seeds=(card["seed"],) if "seed" in card else (),
+            command=self.command,
+            inter_reader_mm=between,
+            inter_reader_note=who,
+            notes=tuple(datalist.notes),
+        )
+
+
+def _leaks(item: Mapping[str, Any], trained_on: set[str]) -> list[str]:
+    """Near-duplicates of a film outside its section: those that could have been, or were, trained on."""
+    return [*item.get("near_duplicates", []), *trained_on.intersection([item["id"]])]
+
+
+def _reader_distance(items: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
+    """Mean distance in mm between the first two readers, over all their common landmarks."""
+    names = sorted({name for item in items for name in item.get("readers", {})})[:2]
+    distances: list[NDArray[np.float64]] = []
+    for item in items:
+        if len(names) == 2 and item.get("spacing") and all(name in item.get("readers", {}) for name in names):
+            first, second = (landmarks_array(item, name) for name in names)
+            distances.append(np.hypot(*((first - second) * np.array(item["spacing"])[::-1]).T))
+    if not distances:
+        return None, ""
+    return float(np.nanmean(np.concatenate(distances))), f"{names[0]} against {names[1]}, same films and landmarks"

@@ -1,0 +1,79 @@
+"""The files of a prediction: JSON, 3D Slicer markups and a picture for each film, one CSV table for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from monai_landmark.data.reader import read_film
+from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.results.collect import ResultCollector
+from monai_landmark.results.files import save_results, write_csv, write_markups
+from monai_landmark.results.overlay import write_overlay
+from monai_landmark.results.result import LandmarkResult
+
+__all__ = ["RESULT_FILES", "ResultWriter", "write_result_files"]
+
+RESULT_FILES = ("json", "markups", "overlay")
+
+
+def write_result_files(
+    result: LandmarkResult,
+    folder: str | PathLike[str],
+    schema: LandmarkSchema,
+    image: str | PathLike[str],
+    files: Sequence[str] = RESULT_FILES,
+) -> None:
+    """Write the files of one film.
+
+    Args:
+        result: its landmarks; folders in its id become folders here.
+        folder: where to.
+        schema: its lines are drawn into the picture.
+        image: the film itself, for the picture.
+        files: which of :data:`RESULT_FILES`.
+    """
+    base = Path(folder) / result.film
+    if "json" in files:
+        save_results(result, base.with_name(f"{base.name}.json"))
+    if "markups" in files:
+        write_markups(result, base.with_name(f"{base.name}.mrk.json"))
+    if "overlay" in files:
+        write_overlay(base.with_name(f"{base.name}.png"), read_film(image).pixels, result, schema)
+
+
+class ResultWriter:
+    """Handler that writes what a collector gathered.
+
+    Args:
+        collector: see :class:`monai_landmark.results.collect.ResultCollector`.
+        output_dir: where to.
+        files: which of :data:`RESULT_FILES`.
+    """
+
+    def __init__(
+        self, collector: ResultCollector, output_dir: str | PathLike[str], files: Sequence[str] = RESULT_FILES
+    ) -> None:
+        self.collector, self.output_dir, self.files = collector, Path(output_dir), tuple(files)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator.
+
+        Args:
+            engine: the evaluator.
+        """
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write all results.
+
+        Args:
+            engine: the evaluator.
+        """
+        found = self.collector
+        for result in found.results:
+            write_result_files(result, self.output_dir, found.schema, found.images[result.film], self.files)
+        write_csv(found.results, self.output_dir / "landmarks.csv")
