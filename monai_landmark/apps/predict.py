@@ -41,9 +41,7 @@ class LandmarkPredictor:
     ) -> None:
         config = Path(bundle) / "configs" / "inference.yaml"
         if not config.is_file():
-            raise ConfigurationError(
-                "not a bundle", file=config, action="give the folder that holds configs/inference.yaml"
-            )
+            raise ConfigurationError("not a bundle", file=config, action="give a folder that has this file")
         parser = ConfigParser()
         parser.read_config(config)
         parser.update({"bundle_root": str(bundle), "films": [], **overrides})

@@ -1,4 +1,4 @@
-"""What is in a folder of films, or in a datalist: counts, spacings, missing landmarks, copies, and what cannot be read."""
+"""What is in a folder of films or in a datalist: counts, spacings, missing landmarks, copies, unreadable films."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Audit:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many films have each section, format, size, bit depth, spacing and spacing source, most frequent first."""
+        """Films by section, format, size, bit depth, spacing and spacing source, the most frequent first."""
 
         def text(spacing: Spacing | None) -> str:
             return "none" if spacing is None else f"{spacing[0]:.4g} x {spacing[1]:.4g} mm"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn, irfft2, rfft2
 from scipy.ndimage import gaussian_filter
+from scipy.sparse import csr_array
 
 __all__ = ["DuplicatePair", "Fingerprint", "find_duplicates", "fingerprint"]
 
@@ -111,14 +112,13 @@ def find_duplicates(prints: Mapping[str, Fingerprint]) -> list[DuplicatePair]:
 def _shrink(pixels: FloatArray) -> FloatArray:
     """Mean over the (fractional) cells of a 128 x 128 grid, whatever the film's size."""
 
-    def cells(length: int) -> NDArray[np.float64]:
-        edges = np.linspace(0, length, SIDE + 1)
-        starts = np.arange(length)
+    def cells(length: int) -> csr_array:
+        edges, starts = np.linspace(0, length, SIDE + 1), np.arange(length)
         overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-        return np.asarray(np.maximum(overlap, 0) * SIDE / length)
+        return csr_array(np.maximum(overlap, 0) * SIDE / length, dtype=np.float32)
 
     height, width = pixels.shape
-    return np.asarray(cells(height).astype(np.float32) @ pixels @ cells(width).astype(np.float32).T, dtype=np.float32)
+    return np.asarray((cells(width) @ (cells(height) @ pixels).T).T, dtype=np.float32)
 
 
 def _structure(small: FloatArray) -> FloatArray:

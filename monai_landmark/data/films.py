@@ -66,7 +66,5 @@ def find_films(folder: str | PathLike[str]) -> list[dict[str, Any]]:
     """
     items = film_items([folder])
     if not items:
-        raise FilmError(
-            "no film found", file=folder, action="give a folder of DICOM, PNG, JPEG, TIFF, MHA or NIfTI films"
-        )
+        raise FilmError("no film found", file=folder, action="give a folder of DICOM, PNG, JPEG or TIFF films")
     return items

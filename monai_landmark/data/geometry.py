@@ -77,7 +77,8 @@ def mm_to_grid(points: torch.Tensor, affine: Any) -> torch.Tensor:
         ``(..., K, 2)`` (x, y) in pixels of that image, float64.
     """
     inverse = torch.linalg.inv(_affine_2d(affine))
-    return swap_xy(points.to(torch.float64) @ inverse[..., :2, :2].transpose(-1, -2) + inverse[..., None, :2, 2])
+    indices: torch.Tensor = points.to(torch.float64) @ inverse[..., :2, :2].transpose(-1, -2)
+    return swap_xy(indices + inverse[..., None, :2, 2])
 
 
 def spacing_of_affine(affine: Any) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Synthetic X-ray films of a pelvis with hips, whose landmarks are known exactly: the default of demo, docs and tests.
 
-The anatomy is drawn from a low-dimensional population (:mod:`.synthetic_shape`, :mod:`.synthetic_anatomy`), rendered as thickness of bone and
-soft tissue (:mod:`.synthetic_bones`, :mod:`.synthetic_tissue`) and exposed (:mod:`.synthetic_physics`). Landmarks come
-from the curves, never from the raster.
+The anatomy is drawn from a low-dimensional population (:mod:`.synthetic_shape`, :mod:`.synthetic_anatomy`),
+rendered as thickness of bone and soft tissue (:mod:`.synthetic_bones`, :mod:`.synthetic_tissue`) and exposed
+(:mod:`.synthetic_physics`). Landmarks come from the curves, never from the raster.
 """
 
 from __future__ import annotations
@@ -128,15 +128,15 @@ def _scene(seed: int, size: tuple[int, int], spacing_mm: tuple[float, float] | N
     anatomy, geometry, taking, tissue, noise = np.random.SeedSequence(seed).spawn(5)
     shape = draw_shape(np.random.default_rng(anatomy))
     random = np.random.default_rng(geometry)
-    aside, lift = random.normal(0, 4.0), random.normal(0, 5.0)
-    # Now and then the patient lies badly and the iliac crests are cut off.
-    lift -= random.uniform(22, 40) if random.uniform() < 0.1 else 0.0
+    aside, lift, astray = random.normal(0, 4.0), random.normal(0, 5.0), random.uniform()
     reach = [shape.scale * mm for mm in _REACH_MM]
     mm = _draw_spacing(random, reach, size) if spacing_mm is None else check_spacing(spacing_mm, field="spacing_mm")
     grid = Grid((int(size[0]), int(size[1])), mm)
     height, width = size[0] * mm[0], size[1] * mm[1]
     spare = max(height - reach[1] - reach[2], 0.0)
-    origin = (float(width / 2 + aside), float(reach[1] + 0.4 * spare + lift))
+    # Now and then the patient lies too high on the film and the iliac crests are cut off.
+    above = reach[1] - (22.0 + 250.0 * astray if astray < 0.1 else -0.4 * spare)
+    origin = (float(width / 2 + aside), float(above + lift))
     exposure = draw_exposure(np.random.default_rng(taking), grid, origin)
     return _Scene(grid, build_pelvis(shape, origin), exposure, tissue, noise)
 

@@ -184,8 +184,9 @@ def _build_hip(side: str, shape: PelvisShape, origin_mm: tuple[float, float]) ->
     # The wall behind the head starts at the edge and leaves the socket for the ischium.
     beside = np.array([(5.0, -19.0), (3.0, -9.0), (0.0, 0.0), (2.5, 10.0), (0.5, 24.0)]) * mirror[:2] + edge
     outline = np.vstack([trunk(_ILIUM), beside, trunk(_ISCHIUM)])
-    teardrop = trunk([(62.0, 24.0, 5.0)])[0]
+    teardrop = trunk([(62.0, 17.5, 5.0)])[0]
     lines = {
+        "sclerosis": _polar(head, socket + 3.0, np.linspace(-34, own.cover_deg - 7, 7), sign),
         "roof": _polar(head, socket, np.linspace(-38, own.cover_deg, 9), sign),
         "teardrop": teardrop
         + np.array([(5, -17), (4.6, -8), (3, -2), (0, 0), (-3, -3), (-4, -10), (-3.5, -20)]) * mirror[:2],

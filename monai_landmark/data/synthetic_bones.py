@@ -170,7 +170,7 @@ def _pelvic_lines(hip: Hip, window: Grid) -> Raster:
     thin += [(lines["ilioischial"], 3.4 * np.array([0.2, 1, 1, 0.8, 0.2])), (lines["floor"], 2.5 * up)]
     thin += [(lines["back_wall"], 2.2 * up), (lines["front_wall"], 1.5 * up), (lines["crest"], 1.5 * fade)]
     thin += [(lines["joint_front"], 2.4 * fade), (lines["joint_back"], 1.8 * fade), (lines["roof"], 4.0 * up)]
-    broad = [(lines["roof"], 4.5 * np.array([0.2, 0.8, 1.0, 1.0, 0.9, 0.7])), (lines["inner_rim"], 2.0 * fade)]
+    broad = [(lines["sclerosis"], 4.5 * np.array([0.2, 0.8, 1.0, 1.0, 0.8, 0.3])), (lines["inner_rim"], 2.0 * fade)]
     scale = hip.scale
     return draw_ridges(window, thin, 0.55 * scale) + draw_ridges(window, broad, 2.6 * scale)
 

@@ -74,7 +74,7 @@ def _draw_hip(normal: FloatArray, sex: float) -> HipShape:
         neck_shaft_deg=float(128 + 4.5 * deviate[0]),
         neck_mm=float(50 - 2 * sex + 3 * deviate[1]),
         head_mm=float(24.5 - 1.6 * sex + 0.9 * deviate[2]),
-        cover_deg=float(31 + 6 * deviate[3]),
+        cover_deg=float(34 + 5 * deviate[3]),
         joint_space_mm=float(4.3 + 0.6 * deviate[4]),
         abduction_deg=float(-2 + 3 * deviate[5]),
         lesser_mm=float(7.5 + 2.2 * deviate[6]),

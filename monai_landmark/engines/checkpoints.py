@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import monai_landmark
+from monai_landmark.engines.randomness import DrawSampler
 
 __all__ = ["ModelSaver", "TrainingStateSaver", "file_sha256", "replace_file", "save_model"]
 
@@ -80,7 +81,7 @@ def save_model(network: nn.Module, folder: str | PathLike[str], card: Mapping[st
     Raises:
         ValueError: if a weight is not finite; nothing is written then.
     """
-    module = network.module if hasattr(network, "module") else network
+    module = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
@@ -143,10 +144,13 @@ class TrainingStateSaver:
         objects: names and things with ``state_dict`` and ``load_state_dict`` (network, optimizer, schedule, average).
         path: the checkpoint file.
         resume: load it at the start if it is there.
+        save: write it; false in all but one process of distributed training.
     """
 
-    def __init__(self, objects: Mapping[str, Any], path: str | PathLike[str], resume: bool = True) -> None:
-        self.objects, self.path, self.resume = dict(objects), Path(path), resume
+    def __init__(
+        self, objects: Mapping[str, Any], path: str | PathLike[str], resume: bool = True, save: bool = True
+    ) -> None:
+        self.objects, self.path, self.resume, self.save = dict(objects), Path(path), resume, save
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer.
@@ -155,7 +159,8 @@ class TrainingStateSaver:
             engine: the trainer.
         """
         engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        if self.save:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def load(self, engine: Engine) -> None:
         """Go on from the checkpoint, if there is one.
@@ -170,7 +175,7 @@ class TrainingStateSaver:
             thing.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         sampler = getattr(engine.state.dataloader, "sampler", None)
-        if hasattr(sampler, "start"):
+        if isinstance(sampler, DrawSampler):
             sampler.start = state["epoch"] * sampler.draws
 
     def __call__(self, engine: Engine) -> None:

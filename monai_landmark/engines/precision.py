@@ -58,4 +58,5 @@ class PrecisionInferer(Inferer):
         with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
             run = network if self.inferer is None else self.inferer
             output = run(plain, *args, **kwargs) if run is network else run(plain, network, *args, **kwargs)
-        return output.float()
+        result: torch.Tensor = output.float()
+        return result

@@ -18,7 +18,7 @@ __all__ = ["Draw", "DrawSampler", "KeyedDataset"]
 class Draw(NamedTuple):
     """One draw of training: which item, and the how-manieth draw of the run it is."""
 
-    index: int
+    item: int
     number: int
 
 

@@ -6,6 +6,7 @@ The decoder is that of Ronneberger et al. (MICCAI 2015) with one upsampling conv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from os import PathLike
 
 import timm
@@ -28,7 +29,7 @@ class _DecoderLevel(nn.Module):
         self.mix = nn.Sequential(
             *(
                 Convolution(2, wide_in, wide_out, kernel_size=3, act="RELU", norm="BATCH", bias=False)
-                for wide_in, wide_out in zip(widths[:-1], widths[1:], strict=True)
+                for wide_in, wide_out in pairwise(widths)
             )
         )
 
@@ -81,7 +82,6 @@ class EncoderLandmarkUNet(nn.Module):
             deep = out
         self.head = nn.Conv2d(deep, landmarks, kernel_size=1)
         nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Heatmap logits of a film.

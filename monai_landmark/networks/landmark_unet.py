@@ -183,7 +183,7 @@ class LandmarkUNet(nn.Module):
                 file=source or None,
                 field="include_fc",
                 value=projected,
-                expected=not never_applied,
+                expected=str(not never_applied),
                 action="build the network with that include_fc, patch_size=1 and the checkpoint's channels",
             )
         return {f"unet.{name}": tensor for name, tensor in shadow.state_dict().items()}

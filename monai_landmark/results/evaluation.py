@@ -24,7 +24,7 @@ class EvaluatedFilm:
     Args:
         result: the prediction.
         reference_px: ``(K, 2)`` (x, y) in pixels of the original film, NaN = not annotated; None = no reference.
-        near_duplicates: ids of training films that show (almost) the same picture.
+        near_duplicates: ids of films in other splits that show (almost) the same picture.
     """
 
     result: LandmarkResult
@@ -88,7 +88,7 @@ class Evaluation:
 
     @property
     def leak_free(self) -> NDArray[np.bool_]:
-        """``(N,)`` True for the films without a near-duplicate among the training films."""
+        """``(N,)`` True for the films without a near-duplicate in another split."""
         return np.array([not film.near_duplicates for film in self.films])
 
     @property
@@ -116,7 +116,7 @@ def evaluate_results(
     Args:
         results: one per film, all with the same landmark names.
         references: film id -> ``(K, 2)`` (x, y) in original pixels, NaN = not annotated; films may be absent.
-        near_duplicates: film id -> ids of training films that show (almost) the same picture.
+        near_duplicates: film id -> ids of films in other splits that show (almost) the same picture.
 
     Returns:
         The evaluation, films in the order of ``results``.

@@ -59,7 +59,7 @@ def write_report(
         schema: its lines are drawn on the films.
         info: title, data set, split, reader, command and the like, which the report states.
         films: film id -> ``(H, W)`` upright film for the pictures, or None; asked only for the films that are shown.
-        near_duplicates: film id -> ids of training films that show (almost) the same picture; when there are any,
+        near_duplicates: film id -> ids of films in other splits that show (almost) the same picture; if any,
             all-films and leak-free figures stand side by side.
         patients: film id -> patient, so that confidence intervals draw whole patients.
         thresholds_mm: radii of the success detection rates; px when no film has a spacing.
@@ -180,7 +180,7 @@ def _caption(measurement: Measurement, row: Row) -> str:
     if lost := row["landmarks"] - row["found"]:
         parts.append(f"{lost} not found")
     if row["near_duplicates"]:
-        parts.append('<span class="chip">near-duplicate in training</span>')
+        parts.append('<span class="chip">near-duplicate in another split</span>')
     return " \N{MIDDLE DOT} ".join(parts)
 
 

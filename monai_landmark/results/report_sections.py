@@ -149,7 +149,7 @@ def leak_table(measurement: Measurement, summaries: Mapping[str, Row]) -> str:
         cells[5] = number(summary[f"mre_found_{unit}_per_film"])
         rows.append([Cell(escape(text)) for text in (*cells, *(percent(summary[key]) for key in sdr))])
     hint = (
-        "Some test films show (almost) the same picture as a training film. Leak-free figures leave these films out; "
+        "Some films show (almost) the same picture as a film of another split. Leak-free figures leave these out; "
         "they are the ones to trust."
     )
     return section("With and without near-duplicates", f'<div class="scroll">{table(heads, rows)}</div>', hint=hint)
@@ -208,7 +208,7 @@ def measured_section(measurement: Measurement, info: ReportInfo, summary: Row) -
         ("Interval", f"bootstrap, 2,000 draws of whole {whole}"),
         ("Not found", missing if summary["missing"] else "none"),
         ("Two readers", escape(readers)),
-        ("Near-duplicates", f"{leaks} films resemble a training film" if leaks else "none stated"),
+        ("Near-duplicates", f"{leaks} films resemble a film of another split" if leaks else "none stated"),
     ]
     return section("How it was measured", definitions(entries))
 

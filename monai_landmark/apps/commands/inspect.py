@@ -82,8 +82,8 @@ def _print(audit: Audit, console: Console) -> None:
         console.print(table)
     if audit.landmarks:
         table = Table("landmark", "visible", "occluded", "missing")
-        for landmark, films in audit.landmarks.items():
-            table.add_row(landmark, str(films["visible"]), str(films["occluded"]), str(films["missing"]))
+        for landmark, found in audit.landmarks.items():
+            table.add_row(landmark, *(str(found[state]) for state in ("visible", "occluded", "missing")))
         console.print(table)
     if audit.duplicates:
         pairs = [([pair["first"], pair["second"]], pair["similarity"], pair["identical"]) for pair in audit.duplicates]

@@ -128,7 +128,7 @@ def _earlier_info(path: Path) -> ReportInfo:
         return ReportInfo()
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))["info"]
-        known = {field.name: stated[field.name] for field in fields(ReportInfo) if field.name in stated}
+        known: dict[str, Any] = {field.name: stated[field.name] for field in fields(ReportInfo) if field.name in stated}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "not the metrics of an earlier report", file=path, value=str(error), action="move this file away"

@@ -1,1 +1,0 @@
-"""Pre-training objectives on films without annotation."""

@@ -1,0 +1,439 @@
+"""Adapters: public layouts and one's own folder become datalists without leaks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_landmark.data.annotations import Annotation, write_csv, write_dha, write_isbi, write_ratio
+from monai_landmark.data.datalist import Datalist, landmarks_array, save_datalist
+from monai_landmark.data.datasets import prepare_chest6, prepare_dha, prepare_folder, prepare_isbi2015
+from monai_landmark.data.datasets.chest6 import EXCLUDED
+from monai_landmark.data.datasets.collect import mean_of_readers, rescale
+from monai_landmark.data.datasets.films import bare_name, file_hash
+from monai_landmark.data.datasets.split import Fractions, split_by_rank
+from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.errors import AnnotationError, ConfigurationError, DataError
+
+
+def save_film(path: Path, seed: int, size: tuple[int, int] = (60, 48)) -> Path:
+    """A film that is like no other of another seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).uniform(0, 255, (12, 10)).astype(np.uint8)
+    Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def annotation(film: str, points: np.ndarray, reader: str | None = None, names: tuple[str, ...] | None = None):
+    seen = np.where(np.isfinite(points).all(1), 2, 0).astype(np.int8)
+    return Annotation(film, points.astype(float), seen, names, reader)
+
+
+def points(seed: int, count: int, size: tuple[int, int] = (60, 48)) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(1, [size[1] - 2, size[0] - 2], (count, 2)).round(2)
+
+
+def ids(datalist: Datalist, section: str) -> list[str]:
+    return [item["id"] for item in datalist.sections.get(section, [])]
+
+
+def item(datalist: Datalist, name: str) -> dict:
+    return next(entry for _, entry in datalist.items() if entry["id"] == name)
+
+
+def must_save(datalist: Datalist, tmp_path: Path) -> None:
+    save_datalist(datalist, tmp_path / "out.json")
+    assert [entry["id"] for _, entry in Datalist.load(tmp_path / "out.json").items()] == [
+        entry["id"] for _, entry in datalist.items()
+    ]
+
+
+# --- splits ---------------------------------------------------------------------------------------------------------
+
+
+def test_fractions_depend_on_seed_and_patients_alone() -> None:
+    people = [f"p{n}" for n in range(50)]
+    split = Fractions(0.2, 0.1).divide(people)
+    assert split == Fractions(0.2, 0.1).divide(people[::-1] + people)
+    assert sorted(split.values()).count("test") == 10 and list(split.values()).count("validation") == 5
+    assert split != Fractions(0.2, 0.1, seed=1).divide(people)
+
+
+def test_a_small_set_still_has_a_test_patient() -> None:
+    assert sorted(Fractions(0.1).divide(["a", "b"]).values()) == ["test", "training"]
+
+
+@pytest.mark.parametrize(("test", "validation"), [(0.6, 0.5), (1.0, 0), (-0.1, 0), (float("nan"), 0)])
+def test_impossible_fractions(test: float, validation: float) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be divided"):
+        Fractions(test, validation).divide(["a", "b", "c"])
+
+
+def test_one_patient_cannot_be_tested_and_trained_on() -> None:
+    with pytest.raises(ConfigurationError, match="1 annotated patients"):
+        Fractions().divide(["a", "a"])
+
+
+def test_split_by_rank_is_by_name() -> None:
+    assert split_by_rank(["c", "a", "d", "b"], 2, 1) == dict(a="training", b="training", c="validation", d="test")
+
+
+def test_rescale_keeps_the_edges_of_the_film() -> None:
+    corners = np.array([[-0.5, -0.5], [99.5, 199.5], [49.5, 99.5]])
+    np.testing.assert_allclose(rescale(corners, (200, 100), (50, 80)), [[-0.5, -0.5], [79.5, 49.5], [39.5, 24.5]])
+
+
+def test_mean_of_readers_has_no_landmark_that_one_lacks() -> None:
+    a, b = np.array([[1.0, 2], [np.nan, np.nan]]), np.array([[3.0, 6], [1, 1]])
+    np.testing.assert_array_equal(mean_of_readers({"a": a, "b": b}), [[2, 4], [np.nan, np.nan]])
+
+
+def test_bare_name_takes_off_film_suffixes_only() -> None:
+    assert [bare_name(n) for n in ("a.nii.gz", "1.2.840.5", "x.y.PNG", "z")] == ["a", "1.2.840.5", "x.y", "z"]
+
+
+# --- ISBI 2015 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def isbi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("isbi")
+    for number in (1, 130, 131, 150, 151, 300, 301, 400):
+        name = f"{number:03d}"
+        save_film(folder / "RawImage" / f"{name}.jpg", number, (2400, 1935))
+        for offset, reader in enumerate(("senior", "junior")):
+            marks = annotation(name, points(number, 19, (2400, 1935)) + offset)
+            write_isbi(folder / "AnnotationsByMD" / f"400_{reader}", [marks])
+    (folder / "AnnotationsByMD" / "400_junior" / "300.txt").write_text("1,2\n")
+    (folder / "RawImage" / "400.jpg").write_bytes(b"")
+    return folder
+
+
+def test_isbi_challenge_split_readers_and_faults(isbi: Path, tmp_path: Path) -> None:
+    found = prepare_isbi2015(isbi)
+    assert ids(found, "training") == ["001", "130", "131", "150"] and ids(found, "test") == ["151", "301"]
+    assert [entry["subset"] for entry in found.sections["test"]] == ["test1", "test2"]
+    assert {Path(entry.film).stem for entry in found.left_out} == {"300", "400"}
+    assert {entry.by for entry in found.left_out} == {"fault"}
+    one = item(found, "131")
+    np.testing.assert_allclose(landmarks_array(one), points(131, 19, (2400, 1935)) + 0.5)
+    np.testing.assert_allclose(landmarks_array(one, "junior"), points(131, 19, (2400, 1935)) + 1)
+    assert one["spacing"] == [0.1, 0.1] and one["spacing_source"] == "user" and one["size"] == [2400, 1935]
+    assert one["sha256"] == file_hash(isbi / one["image"])
+    assert any("published" in note for note in found.notes)
+    must_save(found, tmp_path)
+
+
+def test_isbi_papers_split_and_one_reader(isbi: Path) -> None:
+    found = prepare_isbi2015(isbi, reader="senior", split="papers", spacing_mm=(0.2, 0.3))
+    sections = [ids(found, section) for section in ("training", "validation", "test")]
+    assert sections == [["001", "130"], ["131", "150"], ["151", "301"]]
+    np.testing.assert_allclose(landmarks_array(item(found, "001")), points(1, 19, (2400, 1935)))
+    assert item(found, "001")["spacing"] == [0.2, 0.3]
+
+
+def test_isbi_published_spacing_is_not_given_to_resized_films(isbi: Path, tmp_path: Path) -> None:
+    for reader in ("senior", "junior"):
+        target = tmp_path / f"400_{reader}" / "001.txt"
+        target.parent.mkdir()
+        target.write_text((isbi / "AnnotationsByMD" / f"400_{reader}" / "001.txt").read_text())
+    save_film(tmp_path / "001.png", 1, (1200, 968))
+    with pytest.raises(AnnotationError, match="published spacing does not hold"):
+        prepare_isbi2015(tmp_path)
+
+
+def test_isbi_needs_both_readers_and_each_film_once(isbi: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="400_senior"):
+        prepare_isbi2015(isbi / "RawImage")
+    for reader in ("senior", "junior"):
+        (tmp_path / f"400_{reader}").mkdir()
+    with pytest.raises(ConfigurationError, match="no films"):
+        prepare_isbi2015(tmp_path)
+    save_film(tmp_path / "a" / "001.png", 0), save_film(tmp_path / "b" / "001.jpg", 0)
+    with pytest.raises(ConfigurationError, match="comes twice"):
+        prepare_isbi2015(tmp_path)
+
+
+# --- Digital Hand Atlas ---------------------------------------------------------------------------------------------
+
+
+def test_dha_spacing_rules(tmp_path: Path) -> None:
+    rows = []
+    for name in ("3001", "3002"):
+        save_film(tmp_path / "images" / f"{name}.png", int(name), (100, 60))
+        marks = points(int(name), 37, (200, 120))
+        marks[0], marks[4] = (10, 10), (40, 50)  # 50 px apart: 1 mm/px at the original size
+        rows.append(annotation(name, marks))
+    write_dha(tmp_path / "all.csv", rows)
+    header = "file,id,orig_width,orig_height,width,height,orig_mm_per_px_mha_header\n"
+    lines = [f"images/{row.film}.png,{row.film},120,200,60,100,0.5\n" for row in rows]
+    (tmp_path / "manifest.csv").write_text(header + "".join(lines))
+    wrist = prepare_dha(tmp_path, spacing_rule="wrist50", split="fractions", fractions=Fractions(0.5))
+    assert item(wrist, "3001")["spacing"] == [2.0, 2.0] and item(wrist, "3001")["spacing_source"] == "user"
+    stated = prepare_dha(tmp_path, spacing_rule="header", split="fractions")
+    assert item(stated, "3001")["spacing"] == [1.0, 1.0]
+    assert item(stated, "3001")["spacing_source"] == "uncalibrated"
+    np.testing.assert_allclose(landmarks_array(item(stated, "3002")), (rows[1].landmarks + 0.5) / 2 - 0.5, atol=1e-4)
+    given = prepare_dha(tmp_path, spacing_mm=(0.3, 0.4), split="fractions")
+    assert item(given, "3001")["spacing"] == [0.3, 0.4]
+    with pytest.raises(ConfigurationError, match="wrist50"):
+        prepare_dha(tmp_path)
+    assert len(ids(prepare_dha(tmp_path, spacing_rule="wrist50"), "training")) == 2
+    must_save(wrist, tmp_path)
+
+
+def test_dha_unannotated_films_are_unlabelled_and_resized_ones_refused(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        save_film(tmp_path / f"{number}.png", number)
+    write_dha(tmp_path / "all.csv", [annotation(n, points(int(n), 37)) for n in ("1", "2")])
+    (tmp_path / "manifest.csv").write_text("id,orig_width,orig_height,width,height\n1,96,120,48,61\n")
+    found = prepare_dha(tmp_path, spacing_mm=(0.1, 0.1))
+    assert (ids(found, "training"), ids(found, "unlabelled")) == (["2"], ["3"])
+    assert "manifest" in found.left_out[0].reason and found.left_out[0].film == "1.png"
+
+
+def test_dha_sample(shared_data: Path, tmp_path: Path) -> None:
+    found = prepare_dha(shared_data / "hand", spacing_rule="wrist50")
+    assert [len(ids(found, section)) for section in ("training", "test")] == [5, 4] and not found.left_out
+    with (shared_data / "hand" / "manifest.csv").open() as stream:
+        manifest = {row["id"]: row for row in csv.DictReader(stream)}
+    for _, entry in found.items():
+        row = manifest[entry["id"]]
+        scale = float(row["orig_height"]) / float(row["height"])
+        expected = float(row["orig_mm_per_px_wrist50_convention"]) * scale
+        assert entry["spacing"][0] == pytest.approx(expected, rel=1e-5)
+        wrist = (landmarks_array(entry)[4] - landmarks_array(entry)[0]) * entry["spacing"][::-1]
+        assert np.hypot(*wrist) == pytest.approx(50, abs=1e-3)
+    must_save(found, tmp_path)
+
+
+# --- chest ----------------------------------------------------------------------------------------------------------
+
+
+def test_chest_shenzhen_layout(tmp_path: Path) -> None:
+    names = [f"CHNCXR_{n:04d}_0" for n in range(1, 6)]
+    for seed, name in enumerate([*names, "CHNCXR_0059_0", "CHNCXR_0009_0"]):
+        save_film(tmp_path / "pngs" / f"{name}.png", seed)
+    sizes = dict.fromkeys([*names, "CHNCXR_0059_0"], (60, 48))
+    write_ratio(tmp_path / "labels", [annotation(n, points(1, 6)) for n in sizes], film_sizes=sizes)
+    found = prepare_chest6(tmp_path)
+    assert ids(found, "training") == names and item(found, names[0])["spacing"] is None
+    np.testing.assert_allclose(landmarks_array(item(found, names[0])), points(1, 6), atol=1e-4)
+    assert {(Path(e.film).stem, e.by) for e in found.left_out} == {("CHNCXR_0059_0", "rule"), ("CHNCXR_0009_0", "rule")}
+    assert len(EXCLUDED) == 9
+    halves = prepare_chest6(tmp_path, split="fractions", fractions=Fractions(0.4))
+    assert [len(ids(halves, section)) for section in ("training", "test")] == [3, 2]
+    must_save(found, tmp_path)
+
+
+def test_chest_needs_a_known_layout(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="labels"):
+        prepare_chest6(tmp_path)
+    (tmp_path / "manifest.csv").write_text("id,orig_width,orig_height,width,height\n")
+    with pytest.raises(ConfigurationError, match="no published split"):
+        prepare_chest6(tmp_path, split="papers")
+
+
+def small_chest(source: Path, target: Path) -> None:
+    """The first films of the real set, as links."""
+    with (source / "manifest.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    # one film with its lung cut, and several films of one patient
+    chosen = rows[:8] + [next(r for r in rows if r["right_lung_touches_border"] == "1")]
+    (target / "images").mkdir(parents=True)
+    for row in chosen:
+        (target / row["file" if "file" in row else "image"]).symlink_to(source / row["image"])
+    with (target / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader(), writer.writerows(chosen)
+    (target / "landmarks_extremes6_origpx.csv").symlink_to(source / "landmarks_extremes6_origpx.csv")
+
+
+def test_chest_sample_with_unlabelled_films_of_the_same_patients(shared_data: Path, tmp_path: Path) -> None:
+    small_chest(shared_data / "chest", tmp_path / "chest")
+    found = prepare_chest6(tmp_path / "chest")
+    assert [len(ids(found, section)) for section in ("training", "test")] == [6, 2]
+    assert [entry.by for entry in found.left_out] == ["rule"] and "border" in found.left_out[0].reason
+    for _, entry in found.items():
+        marks = landmarks_array(entry)
+        # right lung (left in the picture), top above bottom, lateral outside
+        assert (marks[:3, 0].mean() < marks[3:, 0].mean()) and (marks[0, 1] < marks[1, 1])
+        assert (
+            (marks >= -0.5).all() and (marks[:, 0] < entry["size"][1]).all() and (marks[:, 1] < entry["size"][0]).all()
+        )
+    # unlabelled films: one of a training patient, one of a test patient, one of neither
+    train, test = (found.sections[section][0]["patient"] for section in ("training", "test"))
+    for seed, name in enumerate(("a", "b", "c")):
+        save_film(tmp_path / "more" / f"{name}.png", seed)
+    (tmp_path / "more" / "manifest.csv").write_text(
+        f"file,patient_group\na.png,{train}\nb.png,{test}\nc.png,somebody\n"
+    )
+    again = prepare_chest6(tmp_path / "chest", unlabelled=tmp_path / "more")
+    assert ids(again, "unlabelled") == ["unlabelled/a", "unlabelled/c"]
+    assert [entry.by for entry in again.left_out if entry.film.endswith("b.png")] == ["rule"]
+    must_save(again, tmp_path)
+
+
+# --- own folder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Six patients with two films each, the first annotated; p6 is not annotated at all."""
+    folder = tmp_path / "films"
+    rows = []
+    for patient in range(1, 7):
+        for view in "ab":
+            save_film(folder / f"p{patient}" / f"{view}{patient}.png", 10 * patient + ord(view))
+        if patient < 6:
+            rows.append(annotation(f"a{patient}.png", points(patient, 3), names=("tip", "base", "heel")))
+    write_csv(tmp_path / "marks.csv", rows)
+    return folder
+
+
+def prepare_own(own: Path, **changes) -> Datalist:
+    options = {"annotations": own.parent / "marks.csv", "schema_out": own.parent / "own.schema.yaml"}
+    return prepare_folder(own, **{**options, **changes})
+
+
+def test_folder_by_patient(own: Path, tmp_path: Path) -> None:
+    found = prepare_own(own, patient_pattern=r"^(p\d)/", fractions=Fractions(0.2, 0.2))
+    assert [len(ids(found, section)) for section in ("training", "validation", "test")] == [3, 1, 1]
+    scored = {found.sections[section][0]["patient"] for section in ("validation", "test")}
+    unlabelled = {entry["patient"] for entry in found.sections["unlabelled"]}
+    assert unlabelled == {f"p{n}" for n in range(1, 7)} - scored and len(ids(found, "unlabelled")) == 5
+    assert {(Path(e.film).parent.name, e.by) for e in found.left_out} == {(p, "rule") for p in scored}
+    np.testing.assert_allclose(landmarks_array(item(found, "p1/a1")), points(1, 3))
+    assert LandmarkSchema.load(found.schema).landmarks == ("tip", "base", "heel")
+    must_save(found, tmp_path)
+
+
+def test_folder_patients_from_a_table(own: Path) -> None:
+    (own.parent / "who.csv").write_text(
+        "film,patient\n" + "".join(f"{v}{n}.png,{'same' if n < 3 else n}\n" for n in range(1, 6) for v in "ab")
+    )
+    found = prepare_own(own, patients=own.parent / "who.csv")
+    assert {item(found, f"p{n}/a{n}")["patient"] for n in (1, 2)} == {"same"}
+    faults = {entry.film for entry in found.left_out if entry.by == "fault"}
+    assert faults == {"p6/a6.png", "p6/b6.png"}
+
+
+def test_folder_patient_rules_that_fail(own: Path) -> None:
+    with pytest.raises(ConfigurationError, match="regular expression"):
+        prepare_own(own, patient_pattern="(")
+    with pytest.raises(ConfigurationError, match="two rules"):
+        prepare_own(own, patient_pattern="p", patients=own.parent / "who.csv")
+    with pytest.raises(AnnotationError, match="does|no film|columns"):
+        prepare_own(own, patients=own.parent / "marks.csv")
+
+
+def test_folder_broken_films_and_unknown_annotations_are_reported(own: Path) -> None:
+    (own / "p1" / "a1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    text = (own.parent / "marks.csv").read_text() + "zz.png,1,1,2,2,3,3\n"
+    (own.parent / "marks.csv").write_text(text.replace("a2.png", "p2/a2"))
+    found = prepare_own(own)
+    assert {entry.film for entry in found.left_out if entry.by == "fault"} == {"p1/a1.png", "zz.png"}
+    assert "p2/a2" in ids(found, "training") + ids(found, "test")
+
+
+def test_folder_landmark_outside_its_film(own: Path) -> None:
+    outside = [annotation(f"a{n}.png", points(n, 3) + (500 if n == 2 else 0), names=("x", "y", "z")) for n in (1, 2, 3)]
+    write_csv(own.parent / "marks.csv", outside)
+    found = prepare_own(own)
+    (fault,) = (entry for entry in found.left_out if entry.by == "fault")
+    assert fault.film == "p2/a2.png" and "outside the film" in fault.reason
+
+
+def test_folder_ambiguous_names_are_refused(own: Path) -> None:
+    save_film(own / "p9" / "a1.png", 99)
+    with pytest.raises(AnnotationError, match="several films have this name"):
+        prepare_own(own)
+
+
+@pytest.mark.parametrize("policy", ["mark", "drop", "refuse"])
+def test_folder_copies_across_sections(own: Path, policy: str) -> None:
+    test_film = item(prepare_own(own), ids(prepare_own(own), "test")[0])
+    pixels = np.asarray(Image.open(own / test_film["image"]))
+    copy = own / "copy.png"
+    Image.fromarray((pixels * 0.9).astype(np.uint8)).save(copy)
+    if policy == "refuse":
+        with pytest.raises(AnnotationError, match=f"copy = {test_film['id']}|{test_film['id']} = copy"):
+            prepare_own(own)
+        return
+    found = prepare_own(own, duplicates=policy)
+    assert test_film["id"] in ids(found, "test")
+    if policy == "mark":
+        assert item(found, "copy")["near_duplicates"] == [test_film["id"]]
+        assert item(found, test_film["id"])["near_duplicates"] == ["copy"]
+        assert len(found.duplicates) == 1
+    else:
+        assert "copy" not in ids(found, "unlabelled")
+        assert [(e.film, e.by) for e in found.left_out] == [("copy.png", "rule")]
+        assert "near_duplicates" not in item(found, test_film["id"])
+
+
+def test_folder_several_readers(own: Path) -> None:
+    names = ("tip", "base", "heel")
+    rows = [
+        annotation(f"a{n}.png", points(n, 3) + shift, reader, names)
+        for n in range(1, 4)
+        for reader, shift in (("kim", 0), ("lee", 1))
+        if (n, reader) != (3, "lee")
+    ]
+    write_csv(own.parent / "marks.csv", rows)
+    with pytest.raises(ConfigurationError, match="kim, lee, or mean"):
+        prepare_own(own)
+    found = prepare_own(own, reader="mean")
+    np.testing.assert_allclose(landmarks_array(item(found, "p1/a1")), points(1, 3) + 0.5)
+    np.testing.assert_allclose(landmarks_array(item(found, "p1/a1"), "lee"), points(1, 3) + 1)
+    assert [entry.film for entry in found.left_out if "not annotated by" in entry.reason] == ["p3/a3.png"]
+    assert not prepare_own(own, reader="kim").left_out
+
+
+@pytest.mark.parametrize("kind", ["ratio", "mrk.json", "fcsv"])
+def test_folder_formats_that_need_the_films(own: Path, kind: str) -> None:
+    from monai_landmark.data.annotations import write_fcsv, write_mrk_json
+
+    schema = LandmarkSchema("own", "Own", ("tip", "base", "heel"))
+    schema.to_yaml(own.parent / "own.yaml")
+    marks = own.parent / "marks"
+    marks.mkdir()
+    for n in range(1, 4):
+        one = annotation(f"a{n}", points(n, 3), names=schema.landmarks)
+        if kind == "ratio":
+            write_ratio(marks, [one], film_sizes={f"a{n}": (60, 48)})
+        elif kind == "fcsv":
+            write_fcsv(marks, [one], spacing=(0.2, 0.1))
+        else:
+            write_mrk_json(marks, [one], spacing=(0.2, 0.1))
+    broken = marks / ("a9.txt" if kind == "ratio" else f"a9.{kind}")
+    broken.write_text("{")
+    found = prepare_folder(own, annotations=marks, schema=str(own.parent / "own.yaml"), spacing_mm=(0.2, 0.1))
+    np.testing.assert_allclose(landmarks_array(item(found, "p2/a2")), points(2, 3), atol=1e-3)
+    assert [entry.film for entry in found.left_out] == [broken.name]
+
+
+def test_folder_schema_that_a_user_extended_is_kept(own: Path) -> None:
+    names = ("tip", "base", "heel")
+    LandmarkSchema("own", "Own", names, pairs=(("base", "heel"),)).to_yaml(own.parent / "own.schema.yaml")
+    assert LandmarkSchema.load(prepare_own(own).schema).pairs == (("base", "heel"),)
+    LandmarkSchema("own", "Own", ("else",)).to_yaml(own.parent / "own.schema.yaml")
+    with pytest.raises(AnnotationError, match="in the way"):
+        prepare_own(own)
+
+
+def test_folder_without_annotations_is_all_unlabelled(own: Path, tmp_path: Path) -> None:
+    found = prepare_folder(own)
+    assert list(found.sections) == ["unlabelled"] and found.schema is None and len(ids(found, "unlabelled")) == 12
+    must_save(found, tmp_path)
+
+
+@pytest.mark.parametrize("make", [lambda p: p / "nothing", lambda p: (p / "empty").mkdir() or p / "empty"])
+def test_folder_that_holds_no_film(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    with pytest.raises(DataError, match="no such folder|no film can be used"):
+        prepare_folder(make(tmp_path))
