@@ -183,7 +183,7 @@ def signed_distance(curve: Curve, grid: Grid) -> Raster:
     """Distance of each pixel to a closed curve, positive inside.
 
     The distance transform finds the nearest sample of the curve; the distance is then measured to the
-    tangent there: good to a few hundredths of a pixel near the curve, to half a pixel far from it.
+    tangent there: good to a few hundredths of a pixel at the curve, to half a pixel far from it.
 
     Args:
         curve: closed curve.

@@ -6,6 +6,7 @@ from monai_landmark.engines.guards import NonFiniteLossGuard
 from monai_landmark.engines.precision import PrecisionInferer
 from monai_landmark.engines.progress import ProgressHandler, TransferReportHandler
 from monai_landmark.engines.randomness import Draw, DrawSampler, KeyedDataset
+from monai_landmark.engines.views import ViewInferer
 
 __all__ = [
     "Draw",
@@ -17,6 +18,7 @@ __all__ = [
     "ProgressHandler",
     "TrainingStateSaver",
     "TransferReportHandler",
+    "ViewInferer",
     "file_sha256",
     "image_and",
     "loss_of",

@@ -15,6 +15,7 @@ from monai.networks.blocks import Convolution
 from torch import nn
 from torch.nn import functional
 
+from monai_landmark.errors import ConfigurationError
 from monai_landmark.networks.weights import TransferReport, load_encoder_weights
 
 __all__ = ["EncoderLandmarkUNet"]
@@ -48,12 +49,12 @@ class EncoderLandmarkUNet(nn.Module):
         in_channels: channels of the film; ImageNet weights are summed over color for a single one.
         pretrained: load timm's own ImageNet weights (from its cache or hub).
         weights_file: load the encoder from a local ``.safetensors``, ``.pt`` or ``.pth`` file instead; names of timm
-            and of the efficientnet_lite_pytorch layout are understood.
-        decoder_channels: widths of the decoder, deepest level first; one more level than the encoder has skips is
-            the full grid.
+            and of the efficientnet_lite_pytorch layout are understood. It goes before ``pretrained``.
+        decoder_channels: widths of the decoder, the full grid last; of an encoder with fewer levels the last ones.
 
     Raises:
-        WeightsError: if ``weights_file`` moves nothing into the encoder, or if it is given beside ``pretrained``.
+        ConfigurationError: if the encoder has more levels than there are decoder channels.
+        WeightsError: if ``weights_file`` moves nothing into the encoder.
     """
 
     transfer_report: TransferReport | None = None
@@ -76,8 +77,12 @@ class EncoderLandmarkUNet(nn.Module):
         skips = [*widths[-2::-1], in_channels]
         self.decoder = nn.ModuleList()
         deep = widths[-1]
-        for skip, out in zip(skips, decoder_channels, strict=True):
-            full_grid = skip is skips[-1] and len(self.decoder) == len(skips) - 1
+        if len(decoder_channels) < len(skips):
+            raise ConfigurationError(
+                "too few decoder levels", field="decoder_channels", value=decoder_channels, expected=f"{len(skips)}"
+            )
+        for skip, out in zip(skips, decoder_channels[-len(skips) :], strict=True):
+            full_grid = len(self.decoder) == len(skips) - 1
             self.decoder.append(_DecoderLevel(deep, skip, out, convolutions=1 if full_grid else 2))
             deep = out
         self.head = nn.Conv2d(deep, landmarks, kernel_size=1)

@@ -90,7 +90,7 @@ class LandmarkUNet(nn.Module):
         size: as for :class:`DiffusionUNet`.
         timestep: the timestep that the network is told; 0 means a clean film.
         weights_file: a file that pre-training wrote, or an old monai-generative checkpoint.
-        **options: passed on to :class:`DiffusionUNet`.
+        **options: passed on to :class:`DiffusionUNet`; a conditioned network is told nothing, one token of zeros.
 
     Raises:
         WeightsError: if the file does not fit.
@@ -109,6 +109,7 @@ class LandmarkUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.timestep = timestep
+        self.context_width = options.get("cross_attention_dim") if options.get("with_conditioning") else None
         self.diffusion = DiffusionUNet(in_channels, landmarks, size, **options)
         if weights_file is not None:
             self.transfer_report = self.load_pretrained(read_state_dict(weights_file), str(weights_file))
@@ -123,7 +124,8 @@ class LandmarkUNet(nn.Module):
             ``(B, K, H, W)`` logits.
         """
         timesteps = torch.full((image.shape[0],), self.timestep, device=image.device, dtype=torch.long)
-        logits: torch.Tensor = self.diffusion(image, timesteps)
+        nothing = None if self.context_width is None else image.new_zeros(image.shape[0], 1, self.context_width)
+        logits: torch.Tensor = self.diffusion(image, timesteps, nothing)
         return logits
 
     def load_pretrained(self, weights: StateDict, source: str = "") -> TransferReport:
@@ -163,21 +165,9 @@ class LandmarkUNet(nn.Module):
         monai-generative never applied ``proj_attn`` of its attention blocks; core applies it as ``out_proj`` unless
         built with ``include_fc=False``, and then gives other numbers without an error. So that case is refused.
         """
-        old = {name.removeprefix("unet."): tensor.clone() for name, tensor in weights.items()}
-        shadow = copy.deepcopy(self.diffusion.unet)
-        final = shadow.out[2].conv
-        try:
-            channels = old["out.2.conv.weight"].shape[0]
-            shadow.out[2].conv = nn.Conv2d(final.in_channels, channels, final.kernel_size, padding=final.padding)
-            shadow.load_old_state_dict(old)  # empties the dict it is given
-        except (KeyError, RuntimeError) as error:
-            raise WeightsError(
-                "monai-generative weights of another architecture or size", file=source or None, value=str(error)
-            ) from error
-        projected = any(name.endswith(".attn.out_proj.weight") for name in shadow.state_dict())
+        projected = any(name.endswith(".out_proj.weight") for name in self.diffusion.state_dict())
         never_applied = any(".proj_attn." in name for name in weights)
-        left_over = [name for name in old if ".proj_attn." not in name]
-        if left_over or (never_applied and projected):
+        if projected == never_applied:
             raise WeightsError(
                 "monai-generative weights would load silently wrong",
                 file=source or None,
@@ -186,7 +176,29 @@ class LandmarkUNet(nn.Module):
                 expected=str(not never_applied),
                 action="build the network with that include_fc, patch_size=1 and the checkpoint's channels",
             )
+        old = {name.removeprefix("unet."): tensor.clone() for name, tensor in weights.items()}
+        shadow = copy.deepcopy(self.diffusion.unet)
+        final = shadow.out[2].conv
+        try:
+            channels = old["out.2.conv.weight"].shape[0]
+            shadow.out[2].conv = nn.Conv2d(final.in_channels, channels, final.kernel_size, padding=final.padding)
+            shadow.load_old_state_dict(old)  # empties the dict it is given
+        except (KeyError, RuntimeError) as error:
+            raise self._other_architecture(source, str(error)) from error
+        left_over = [name for name in old if ".proj_attn." not in name]
+        filled = len(weights) - len(old)  # core's loader leaves a tensor as it was when it finds no match for it
+        if left_over or filled != len(shadow.state_dict()):
+            raise self._other_architecture(source, left_over[:4] or f"{filled} of {len(shadow.state_dict())} tensors")
         return {f"unet.{name}": tensor for name, tensor in shadow.state_dict().items()}
+
+    @staticmethod
+    def _other_architecture(source: str, value: Any) -> WeightsError:
+        return WeightsError(
+            "monai-generative weights of another architecture or size",
+            file=source or None,
+            value=value,
+            action="build the network with patch_size=1 and the checkpoint's channels, blocks and conditioning",
+        )
 
 
 def _of_monai_generative(weights: StateDict, network: nn.Module) -> bool:

@@ -47,7 +47,7 @@ def read_state_dict(path: str | PathLike[str]) -> StateDict:
 
     Args:
         path: ``.safetensors``, or a ``torch.save`` file that ``weights_only=True`` accepts; of a training checkpoint
-            the averaged weights (``ema``) are taken first, then ``network``, ``model`` or ``state_dict``.
+            the averaged weights (``average`` or ``ema``) come first, then ``network``, ``model`` or ``state_dict``.
 
     Returns:
         Names and tensors on the CPU.
@@ -62,14 +62,14 @@ def read_state_dict(path: str | PathLike[str]) -> StateDict:
         content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise WeightsError("damaged or not a weights file", file=file, value=str(error)) from error
-    except Exception as error:  # the restricted unpickler raises UnpicklingError from a private module
+    except Exception as error:  # what the restricted unpickler raises depends on what it met
         raise WeightsError(
-            "holds more than tensors and is not opened",
+            "holds more than tensors, or is no weights file, and is not opened",
             file=file,
             value=str(error),
             action="save a plain state dict, best as safetensors",
         ) from error
-    for key in ("ema", "network", "model", "state_dict"):
+    for key in ("average", "ema", "network", "model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
@@ -131,10 +131,12 @@ def load_encoder_weights(encoder: nn.Module, path: str | PathLike[str]) -> Trans
     if "_conv_stem.weight" in weights:
         weights = _from_efficientnet_lite(weights, encoder)
     own = encoder.state_dict()
+    flat = {name.replace(".", "_"): name for name in own}  # features_only renames stages.0 to stages_0
+    weights = {flat.get(name.replace(".", "_"), name): tensor for name, tensor in weights.items()}
     for name, tensor in weights.items():
-        if name in own and tensor.ndim == 4 and own[name].shape[1] == 1 != tensor.shape[1]:
-            if own[name].shape[0] == tensor.shape[0]:
-                weights[name] = tensor.sum(dim=1, keepdim=True)
+        # only three channels are colors: a depthwise convolution has one input channel too
+        if name in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1:
+            weights[name] = tensor.sum(dim=1, keepdim=True)
     report = transfer_weights(encoder, weights, str(path))
     if len(report.loaded) < len(own) / 2:
         raise WeightsError(

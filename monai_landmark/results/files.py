@@ -122,7 +122,7 @@ def load_results(path: str | PathLike[str]) -> list[LandmarkResult]:
     """Read the results of a JSON file (one object or a list) or of every such file in a folder.
 
     Args:
-        path: a JSON file, or a folder: its ``predictions.json``, else every result in its ``*.json`` files;
+        path: a JSON file, or a folder: its ``predictions.json``, else every result in the ``*.json`` files below it;
             JSON of other kinds (metrics, markups) is passed over in a folder.
 
     Returns:
@@ -146,7 +146,9 @@ def load_results(path: str | PathLike[str]) -> list[LandmarkResult]:
 def _load_folder(folder: Path) -> list[LandmarkResult]:
     if (folder / "predictions.json").is_file():
         return load_results(folder / "predictions.json")
-    results = [result for path in sorted(folder.glob("*.json")) if _holds_result(path) for result in load_results(path)]
+    results = [
+        result for path in sorted(folder.rglob("*.json")) if _holds_result(path) for result in load_results(path)
+    ]
     if not results:
         raise DataError("no landmark result in this folder", file=folder, expected="predictions.json or <film>.json")
     return results

@@ -43,10 +43,8 @@ def place_labels(
     marks = points if obstacles is None else np.concatenate([points, obstacles])
     taken: list[Box] = [_around(mark, gap) for mark in marks if not np.isnan(mark).any()]
     for index in sorted(known, key=lambda i: _room(points, i)):
-        own = _around(points[index], gap)
-        others = [box for box in taken if box != own]
         for box in _candidates(points[index], sizes[index], canvas, gap):
-            if not any(_overlap(box, other) for other in others):
+            if not any(_overlap(box, other) for other in taken):
                 boxes[index] = box
                 taken.append(box)
                 break

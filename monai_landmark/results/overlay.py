@@ -79,7 +79,7 @@ def draw_overlay(
         longest=min(longest, max(1000, long_side)),
         magnify=4.0 if long_side < 1000 else 1.0,
     )
-    unit = max(canvas.width, canvas.height) / 1000.0
+    unit = max(canvas.width, canvas.height, 750) / 1000.0
     points = canvas.place(result.points_px)
     reference = None if reference_px is None else canvas.place(reference_px)
     resized = Image.fromarray(gray).resize((canvas.width, canvas.height), Image.Resampling.LANCZOS)

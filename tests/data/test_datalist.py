@@ -114,7 +114,7 @@ def test_landmarks_json_is_the_inverse() -> None:
 
 
 def test_section_that_is_not_there(content: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match="validation.*training, test, unlabelled"):
+    with pytest.raises(AnnotationError, match=r"validation.*training, test, unlabelled"):
         load_datalist(write(content, tmp_path), "validation")
 
 
@@ -204,7 +204,7 @@ def test_only_training_and_unlabelled_share_a_patient(
 def test_refuses_what_is_no_datalist(tmp_path: Path, text: str) -> None:
     path = tmp_path / "datalist.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(AnnotationError, match="datalist.json"):
+    with pytest.raises(AnnotationError, match=r"datalist\.json"):
         Datalist.load(path)
 
 

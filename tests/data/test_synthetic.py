@@ -194,7 +194,7 @@ def test_signed_distance_of_a_circle(spacing):
         distance = signed_distance(circle, grid)
         truth = 20 - np.hypot(grid.x - 40, grid.y - 35)
         np.testing.assert_allclose(distance, truth, atol=0.4)
-        near = np.abs(truth) < 2
+        near = np.abs(truth) < min(spacing)
         np.testing.assert_allclose(distance[near], truth[near], atol=0.05)
 
 

@@ -32,7 +32,7 @@ def centroid(picture: Image.Image, color: tuple[int, ...], height: int) -> np.nd
 
 
 @pytest.mark.parametrize(
-    ("size", "spacing"), [((300, 240), None), ((300, 240), (0.2, 0.1)), ((2400, 1935), (0.1, 0.1)), ((50, 90), None)]
+    ("size", "spacing"), [((300, 240), None), ((300, 240), (0.2, 0.1)), ((1200, 967), (0.1, 0.1)), ((50, 90), None)]
 )
 def test_ring_and_cross_lie_where_they_should(size: tuple[int, int], spacing: tuple[float, float] | None) -> None:
     point, reference = np.array([[size[1] * 0.5, size[0] * 0.25]]), np.array([[size[1] * 0.5, size[0] * 0.7]])
@@ -50,7 +50,7 @@ def test_ring_and_cross_lie_where_they_should(size: tuple[int, int], spacing: tu
 
 def test_small_films_are_magnified_and_large_ones_shrunk() -> None:
     small = draw_overlay(np.zeros((100, 80)), make_result([[1, 1]], (100, 80)))
-    large = draw_overlay(np.zeros((4000, 3000)), make_result([[1, 1]], (4000, 3000)))
+    large = draw_overlay(np.zeros((2000, 1500), np.float32), make_result([[1, 1]], (2000, 1500)))
     assert small.width == 320
     assert large.width == 1200
 
@@ -69,14 +69,14 @@ def test_not_found_and_all_missing_landmarks_draw() -> None:
     result = make_result([[np.nan, np.nan], [np.nan, np.nan]])
     reference = np.array([[10.0, 10.0], [np.nan, np.nan]])
     picture = draw_overlay(np.full((300, 240), np.nan), result, reference_px=reference)
-    assert picture.width == 960
+    assert picture.width == 800
 
 
 def test_lines_of_the_schema_are_drawn() -> None:
     schema = LandmarkSchema("two", "Two", ("landmark_0", "landmark_1"), lines={"axis": ("landmark_0", "landmark_1")})
     result = make_result([[20, 150], [220, 150]])
     middle = [
-        np.asarray(draw_overlay(np.zeros((300, 240)), result, lines, labels=False))[590:612, 480].max()
+        np.asarray(draw_overlay(np.zeros((300, 240)), result, lines, labels=False))[490:513, 400].max()
         for lines in (schema, None)
     ]
     assert middle[0] > 40

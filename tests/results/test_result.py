@@ -132,7 +132,7 @@ def test_millimeters_without_spacing_are_refused_by_the_schema_alone() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"x": NaN}', make().to_json().replace("100.25", "NaN")])
 def test_text_that_is_no_result_names_the_file(text: str) -> None:
-    with pytest.raises(DataError, match="broken.json"):
+    with pytest.raises(DataError, match=r"broken\.json"):
         LandmarkResult.from_json(text, file="broken.json")
 
 

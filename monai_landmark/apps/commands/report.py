@@ -129,11 +129,12 @@ def _earlier_info(path: Path) -> ReportInfo:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))["info"]
         known: dict[str, Any] = {field.name: stated[field.name] for field in fields(ReportInfo) if field.name in stated}
+        known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "not the metrics of an earlier report", file=path, value=str(error), action="move this file away"
         ) from error
-    return ReportInfo(**{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()})
+    return ReportInfo(**known)
 
 
 def inter_reader_mm(items: Sequence[Item]) -> tuple[float | None, str]:

@@ -47,7 +47,9 @@ class Fractions:
         unique = sorted(set(patients), key=lambda name: hashlib.sha256(f"{self.seed}:{name}".encode()).hexdigest())
         possible = all(0 <= share < 1 for share in shares)
         test, validation = (max(1, round(share * len(unique))) if 0 < share < 1 else 0 for share in shares)
-        if not possible or (unique and test + validation >= len(unique)):
+        if possible and not unique:
+            return {}
+        if not possible or test + validation >= len(unique):
             raise ConfigurationError(
                 f"{len(unique)} annotated patients cannot be divided like this",
                 field="test fraction, validation fraction",
