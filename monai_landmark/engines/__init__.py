@@ -5,13 +5,14 @@ from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, f
 from monai_landmark.engines.guards import NonFiniteLossGuard
 from monai_landmark.engines.precision import PrecisionInferer
 from monai_landmark.engines.progress import ProgressHandler, TransferReportHandler
-from monai_landmark.engines.randomness import Draw, DrawSampler, KeyedDataset
+from monai_landmark.engines.randomness import Draw, DrawSampler, KeyedDataset, KeyedSteps
 from monai_landmark.engines.views import ViewInferer
 
 __all__ = [
     "Draw",
     "DrawSampler",
     "KeyedDataset",
+    "KeyedSteps",
     "ModelSaver",
     "NonFiniteLossGuard",
     "PrecisionInferer",

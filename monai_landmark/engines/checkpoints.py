@@ -19,6 +19,7 @@ from torch import nn
 
 import monai_landmark
 from monai_landmark.engines.randomness import DrawSampler
+from monai_landmark.errors import WeightsError
 
 __all__ = ["ModelSaver", "TrainingStateSaver", "file_sha256", "replace_file", "save_model"]
 
@@ -69,6 +70,12 @@ def file_sha256(path: str | PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def _refuse_non_finite(weights: Mapping[str, Any]) -> None:
+    bad = [n for n, tensor in weights.items() if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all()]
+    if bad:
+        raise ValueError(f"weights are not finite and were not saved: {bad[:3]}")
+
+
 def save_model(network: nn.Module, folder: str | PathLike[str], card: Mapping[str, Any]) -> None:
     """Write ``model.pt`` (a plain state dict), ``model.safetensors`` and ``model.json``.
 
@@ -83,9 +90,7 @@ def save_model(network: nn.Module, folder: str | PathLike[str], card: Mapping[st
     """
     module = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise ValueError(f"weights are not finite and were not saved: {bad[:3]}")
+    _refuse_non_finite(weights)
     folder = Path(folder)
     with replace_file(folder / "model.pt") as stream:
         torch.save(weights, stream)
@@ -140,6 +145,9 @@ class ModelSaver:
 class TrainingStateSaver:
     """Handler that keeps everything a stopped run needs to go on, and goes on from it.
 
+    Wherever it stands among the handlers, it writes after all others of an epoch's end, so that what they change
+    (schedule, average) is in the file.
+
     Args:
         objects: names and things with ``state_dict`` and ``load_state_dict`` (network, optimizer, schedule, average).
         path: the checkpoint file.
@@ -160,19 +168,35 @@ class TrainingStateSaver:
         """
         engine.add_event_handler(Events.STARTED, self.load)
         if self.save:
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+            engine.add_event_handler(Events.STARTED, self._write_last)
+
+    def _write_last(self, engine: Engine) -> None:
+        if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
+            engine.remove_event_handler(self, Events.EPOCH_COMPLETED)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def load(self, engine: Engine) -> None:
         """Go on from the checkpoint, if there is one.
 
         Args:
             engine: the trainer; its epoch and iteration are set.
+
+        Raises:
+            WeightsError: if the checkpoint is damaged or of another run.
         """
         if not (self.resume and self.path.is_file()):
             return
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        for name, thing in self.objects.items():
-            thing.load_state_dict(state[name])
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            for name, thing in self.objects.items():
+                thing.load_state_dict(state[name])
+        except Exception as error:  # what a damaged file raises depends on where it is damaged
+            raise WeightsError(
+                "the run cannot go on from this checkpoint",
+                file=self.path,
+                value=f"{type(error).__name__}: {error}",
+                action="remove it, or choose another output folder, to start anew",
+            ) from error
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         sampler = getattr(engine.state.dataloader, "sampler", None)
         if isinstance(sampler, DrawSampler):
@@ -183,7 +207,12 @@ class TrainingStateSaver:
 
         Args:
             engine: the trainer.
+
+        Raises:
+            ValueError: if a weight is not finite; the file stays as it was.
         """
         state = {name: thing.state_dict() for name, thing in self.objects.items()}
+        for content in state.values():
+            _refuse_non_finite(content)
         with replace_file(self.path) as stream:
             torch.save({**state, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, stream)

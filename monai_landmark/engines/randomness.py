@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from ignite.engine import Engine, Events
 from monai.transforms import Randomizable, Transform
 from torch.utils.data import Dataset, Sampler
 
-__all__ = ["Draw", "DrawSampler", "KeyedDataset"]
+__all__ = ["Draw", "DrawSampler", "KeyedDataset", "KeyedSteps"]
 
 
 class Draw(NamedTuple):
@@ -74,6 +76,37 @@ class KeyedDataset(Dataset[Any]):
         """
         index, number = draw if isinstance(draw, tuple) else (draw, draw)
         if isinstance(self.transform, Randomizable):
-            key = np.random.SeedSequence([self.seed, number]).generate_state(1)[0]
-            self.transform.set_random_state(seed=int(key))
+            self.transform.set_random_state(seed=_key(self.seed, number))
         return self.transform(self.data[index])
+
+
+class KeyedSteps:
+    """Handler that seeds torch anew for every step: the noise and timesteps of diffusion, and drop-out, are keyed.
+
+    Args:
+        seed: seed of the run.
+        rank: index of this process in distributed training.
+    """
+
+    def __init__(self, seed: int = 0, rank: int = 0) -> None:
+        self.seed, self.rank = seed, rank
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer.
+
+        Args:
+            engine: the trainer.
+        """
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed torch on every device.
+
+        Args:
+            engine: the trainer; the number of its step is the key.
+        """
+        torch.manual_seed(_key(self.seed, engine.state.iteration, self.rank))
+
+
+def _key(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import timm
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -36,13 +37,17 @@ def landmark_network(
         The network, with its ``transfer_report`` where a file was read.
 
     Raises:
-        ConfigurationError: if architecture and initialization do not go together.
+        ConfigurationError: if the architecture is unknown, or does not go together with the initialization.
         WeightsError: if the file does not fit.
     """
     random, imagenet = str(initialization) == "random", str(initialization) == "imagenet"
     weights_file = None if random or imagenet else initialization
-    if not architecture.startswith(_DIFFUSION):
+    if not architecture.startswith(_DIFFUSION) and timm.is_model(architecture):
         return EncoderLandmarkUNet(landmarks, architecture, pretrained=imagenet, weights_file=weights_file, **options)
+    size = architecture.removeprefix(_DIFFUSION)
+    if not architecture.startswith(_DIFFUSION) or size not in SIZES:
+        expected = " | ".join(f"{_DIFFUSION}{name}" for name in SIZES) + " | a timm encoder"
+        raise ConfigurationError("unknown architecture", field="architecture", value=architecture, expected=expected)
     if imagenet:
         raise ConfigurationError(
             "there are no ImageNet weights for the diffusion U-Net",
@@ -51,10 +56,6 @@ def landmark_network(
             expected="random or a file that pre-training wrote",
             action="name a timm encoder as the architecture to start from ImageNet",
         )
-    size = architecture.removeprefix(_DIFFUSION)
-    if size not in SIZES:
-        expected = " | ".join(f"{_DIFFUSION}{name}" for name in SIZES) + " | a timm encoder"
-        raise ConfigurationError("unknown architecture", field="architecture", value=architecture, expected=expected)
     return LandmarkUNet(landmarks, size=size, weights_file=weights_file, **options)
 
 
@@ -68,9 +69,18 @@ def trained(model_dir: str | PathLike[str], key: str, default: Any) -> Any:
 
     Returns:
         The fact.
+
+    Raises:
+        WeightsError: if ``model.json`` is damaged or lacks the fact.
     """
     card = Path(model_dir) / "model.json"
-    return json.loads(card.read_text(encoding="utf-8"))[key] if card.is_file() else default
+    if not card.is_file():
+        return default
+    try:
+        return json.loads(card.read_text(encoding="utf-8"))[key]
+    except (ValueError, KeyError, TypeError) as error:
+        action = "train again, or copy model.json from where the weights came"
+        raise WeightsError("does not say what was trained", file=card, field=key, action=action) from error
 
 
 class TrainedWeights:

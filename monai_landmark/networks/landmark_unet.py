@@ -197,7 +197,8 @@ class LandmarkUNet(nn.Module):
             "monai-generative weights of another architecture or size",
             file=source or None,
             value=value,
-            action="build the network with patch_size=1 and the checkpoint's channels, blocks and conditioning",
+            action="build the network with patch_size=1 and the checkpoint's channels, blocks and conditioning "
+            "(include_fc=True when conditioned)",
         )
 
 

@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 
 from monai_landmark.data.reader import read_film
 from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.errors import DataError
 from monai_landmark.results.collect import ResultCollector
 from monai_landmark.results.files import save_results, write_csv, write_markups
 from monai_landmark.results.overlay import write_overlay
@@ -35,8 +36,13 @@ def write_result_files(
         schema: its lines are drawn into the picture.
         image: the film itself, for the picture.
         files: which of :data:`RESULT_FILES`.
+
+    Raises:
+        DataError: if the film's id would lead out of the folder.
     """
     base = Path(folder) / result.film
+    if not base.resolve().is_relative_to(Path(folder).resolve()):
+        raise DataError("the film's id leads out of the folder for results", field="id", value=result.film)
     if "json" in files:
         save_results(result, base.with_name(f"{base.name}.json"))
     if "markups" in files:

@@ -11,18 +11,22 @@ from monai_landmark.transforms.landmarks import (
     RandFlipLandmarksd,
 )
 from monai_landmark.transforms.load import LoadRadiographd
+from monai_landmark.transforms.shape import DecodeLandmarksd, LandmarkShape, shape_of_films
 
 __all__ = [
     "DecodeHeatmap",
     "DecodeHeatmapd",
+    "DecodeLandmarksd",
     "EncodeHeatmap",
     "EncodeHeatmapd",
     "ExchangeLeftRight",
     "FitFilm",
     "FitFilmd",
     "GridToMillimetersd",
+    "LandmarkShape",
     "LoadRadiographd",
     "MillimetersToGridd",
     "RandElasticLandmarksd",
     "RandFlipLandmarksd",
+    "shape_of_films",
 ]

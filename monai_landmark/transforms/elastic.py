@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn import functional
 
 from monai_landmark.data.geometry import swap_xy
@@ -116,8 +117,9 @@ class RandElasticLandmarksd(RandomizableTransform, MapTransform):
             return bent
         displacement = functional.interpolate(self._coarse[None], size, mode="bicubic", align_corners=True)[0]
         for key in self.keys:
-            image = bent[key]
-            warped = warp_by_displacement(torch.as_tensor(image), displacement.to(torch.float32))
-            image.set_array(warped) if hasattr(image, "set_array") else bent.update({key: warped})
-        bent[self.landmarks_key] = displaced_points(bent[self.landmarks_key].to(torch.float64), displacement)
+            plain = convert_to_tensor(bent[key], track_meta=False)
+            warped = warp_by_displacement(plain, displacement.to(torch.float32))
+            bent[key] = convert_to_dst_type(warped, bent[key])[0]  # the film that came in stays as it was
+        points = torch.as_tensor(bent[self.landmarks_key], dtype=torch.float64)
+        bent[self.landmarks_key] = displaced_points(points, displacement)
         return bent

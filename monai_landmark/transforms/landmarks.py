@@ -101,7 +101,7 @@ class ExchangeLeftRight(Transform):
         Returns:
             The same points in the order of the mirrored film.
         """
-        return points[..., self.permutation, :]
+        return torch.as_tensor(points)[..., self.permutation, :]
 
 
 class RandFlipLandmarksd(RandomizableTransform, MapTransform):
@@ -114,18 +114,21 @@ class RandFlipLandmarksd(RandomizableTransform, MapTransform):
         landmarks_key: key of the landmarks in mm.
         permutation: see :class:`ExchangeLeftRight`.
         prob: how often.
+        visibility_key: key of the ``(K,)`` visibility codes, exchanged alike where the item has them.
     """
 
     def __init__(
-        self, keys: KeysCollection, permutation: Sequence[int], landmarks_key: str = "landmarks", prob: float = 0.5
+        self,
+        keys: KeysCollection,
+        permutation: Sequence[int],
+        landmarks_key: str = "landmarks",
+        prob: float = 0.5,
+        visibility_key: str = "visibility",
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
-        self.flip, self.exchange, self.landmarks_key = (
-            Flip(spatial_axis=1),
-            ExchangeLeftRight(permutation),
-            landmarks_key,
-        )
+        self.flip, self.exchange = Flip(spatial_axis=1), ExchangeLeftRight(permutation)
+        self.landmarks_key, self.visibility_key = landmarks_key, visibility_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Mirror one item, or leave it.
@@ -142,4 +145,7 @@ class RandFlipLandmarksd(RandomizableTransform, MapTransform):
             for key in self.keys:
                 mirrored[key] = self.flip(mirrored[key])
             mirrored[self.landmarks_key] = self.exchange(mirrored[self.landmarks_key])
+            if self.visibility_key in mirrored:
+                codes = torch.as_tensor(mirrored[self.visibility_key])
+                mirrored[self.visibility_key] = self.exchange(codes[:, None])[:, 0]
         return mirrored

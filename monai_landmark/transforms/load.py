@@ -24,7 +24,8 @@ class LoadRadiographd(MapTransform):
     that it keeps its source. Landmarks in the item, pixels of the original film, become millimetres.
 
     Args:
-        keys: keys of the film's path; the film takes the path's place, ``(1, H, W)`` float32.
+        keys: keys of the film's path; the film takes the path's place, ``(1, H, W)`` float32. Landmarks lie on the
+            first.
         landmarks_key: key of ``(K, 2)`` landmarks (x, y) in pixels, None or NaN where not annotated; turned into mm
             where present.
         spacing_key: key of ``[row_mm, col_mm]`` or None.
@@ -56,13 +57,14 @@ class LoadRadiographd(MapTransform):
         spacing = loaded.pop(self.spacing_key, None)
         given = tuple(spacing) if spacing is not None and loaded.get(self.source_key, "user") == "user" else None
         loader = LoadImage(reader=RadiographReader(spacing_mm=given), image_only=True, ensure_channel_first=True)
+        films: list[MetaTensor] = []
         for key in self.key_iterator(loaded):
-            film: MetaTensor = loader(loaded[key])
-            loaded[key] = film
-            if self.landmarks_key in loaded:
-                points = [[np.nan, np.nan] if p is None else p for p in loaded[self.landmarks_key]]
-                pixels = torch.as_tensor(np.asarray(points, dtype=np.float64))
-                loaded[self.landmarks_key] = grid_to_mm(pixels, film.affine)
+            films.append(loader(loaded[key]))
+            loaded[key] = films[-1]
+        if films and self.landmarks_key in loaded:
+            points = [[np.nan, np.nan] if p is None else p for p in loaded[self.landmarks_key]]
+            pixels = torch.as_tensor(np.asarray(points, dtype=np.float64))
+            loaded[self.landmarks_key] = grid_to_mm(pixels, films[0].affine)
         return loaded
 
 

@@ -46,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
         action = "run from the repository's root, or use --bundle"
         raise ConfigurationError("no bundle here", file=configs, action=action)
     films, pretrained, model = args.out / "films", args.out / "pretrained", args.out / "model"
-    console, start = Console(), time.monotonic()
+    console, began = Console(), time.monotonic()
     grid = ["--spatial_size", "[160,128]", "--epochs", str(args.epochs)]
+    start_from = str(pretrained / "model.safetensors")
+    start = ["--architecture", "diffusion-tiny", "--initialization", start_from]
+    measured = ["--model_dir", str(model)]
     bundle = ["monai.bundle", "run"]
     steps: list[tuple[str, list[str]]] = [
         ("synthetic films", ["monai_landmark", "synthesize", str(films)]),
@@ -58,13 +61,11 @@ def run(args: argparse.Namespace) -> int:
         ),
         (
             "fine-tuning on ten annotated films",
-            [*bundle, "train", *_config(configs, "train"), *_folders(films, model), *grid]
-            + ["--architecture", "diffusion-tiny", "--initialization", str(pretrained / "model.safetensors")],
+            [*bundle, "train", *_config(configs, "train"), *_folders(films, model), *grid, *start],
         ),
         (
             "measuring on test films",
-            [*bundle, "evaluate", *_config(configs, "evaluate"), *_folders(films, args.out / "evaluation")]
-            + ["--model_dir", str(model)],
+            [*bundle, "evaluate", *_config(configs, "evaluate"), *_folders(films, args.out / "evaluation"), *measured],
         ),
     ]
     for title, command in steps:
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     console.rule("done")
     console.print(_table(args.out / "evaluation" / "metrics.json"))
     report = (args.out / "evaluation" / "report.html").resolve()
-    console.print(f"{(time.monotonic() - start) / 60:.1f} minutes; open {report} in a browser", soft_wrap=True)
+    console.print(f"{(time.monotonic() - began) / 60:.1f} minutes; open {report} in a browser", soft_wrap=True)
     return 0
 
 

@@ -1,0 +1,224 @@
+"""A shape learned from the annotated films: it tells a gross error, a landmark far from where the others say it is.
+
+Similarity alignment of a mean shape (Procrustes; Gower, Psychometrika 1975), robust to a few false points by Cauchy
+weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import MapTransform
+from numpy.typing import ArrayLike, NDArray
+
+from monai_landmark.data.datalist import landmarks_array
+from monai_landmark.data.geometry import grid_to_mm, mm_to_grid
+from monai_landmark.transforms.heatmap import DecodeHeatmap
+
+__all__ = ["DecodeLandmarksd", "LandmarkShape", "shape_of_films"]
+
+FloatArray = NDArray[np.float64]
+Similarity = NDArray[np.complex128]
+
+_FEWEST_LANDMARKS = 5  # below that, one false point bends the alignment as much as the true ones hold it
+_FEWEST_FILMS = 3
+_STEPS = 20
+
+
+def _similarity(source: FloatArray, target: FloatArray, weights: FloatArray) -> Similarity:
+    """Least-squares scale, rotation and shift as complex ``(a, b)``: ``target = a * source + b``, points as x + iy."""
+    z, w = source @ np.array([1, 1j]), target @ np.array([1, 1j])
+    z_mean, w_mean = np.average(z, weights=weights), np.average(w, weights=weights)
+    spread = (weights * np.abs(z - z_mean) ** 2).sum()
+    a = (weights * np.conj(z - z_mean) * (w - w_mean)).sum() / spread
+    return np.array([a, w_mean - a * z_mean])
+
+
+def _apply(similarity: Similarity, points: FloatArray) -> FloatArray:
+    moved = similarity[0] * (points @ np.array([1, 1j])) + similarity[1]
+    return np.stack([moved.real, moved.imag], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkShape:
+    """Mean shape and how far each landmark strays from where the others put it.
+
+    Attributes:
+        mean: ``(K, 2)`` (x, y), centered, in the unit of the films it was learned from.
+        residual: ``(K,)`` root mean square distance, same unit, each landmark predicted from the others.
+    """
+
+    mean: FloatArray
+    residual: FloatArray
+
+    @classmethod
+    def fit(cls, films: Iterable[ArrayLike]) -> LandmarkShape | None:
+        """Learn from annotated films.
+
+        Args:
+            films: ``(K, 2)`` landmarks of each, (x, y) in mm or pixels; NaN where not annotated.
+
+        Returns:
+            The shape; None where there are too few films or landmarks to learn one.
+        """
+        shapes = [np.asarray(film, dtype=np.float64) for film in films]
+        shapes = [shape for shape in shapes if np.isfinite(shape[:, 0]).sum() >= _FEWEST_LANDMARKS]
+        if len(shapes) < _FEWEST_FILMS or not np.isfinite(np.stack(shapes)[..., 0]).sum(axis=0).all():
+            return None
+        mean = max(shapes, key=lambda shape: np.isfinite(shape[:, 0]).sum())
+        mean = np.where(np.isfinite(mean), mean, np.nanmean(np.stack(shapes), axis=0))
+        for _ in range(5):
+            aligned = np.stack([_apply(_aligned(shape, mean), shape) for shape in shapes])
+            mean = np.nanmean(aligned, axis=0)
+        mean = mean - mean.mean(axis=0)
+        model = cls(mean, np.ones(len(mean)))
+        left_out = np.stack([model._predicted_from_others(shape) - shape for shape in shapes])
+        return cls(mean, np.sqrt(np.nanmean((left_out**2).sum(axis=-1), axis=0)))
+
+    def _predicted_from_others(self, points: FloatArray) -> FloatArray:
+        """``(K, 2)``: each landmark from the alignment of all the others."""
+        predicted = np.full_like(points, np.nan)
+        for index in range(len(points)):
+            others = points.copy()
+            others[index] = np.nan
+            predicted[index] = _apply(_aligned(self.mean, others), self.mean[index])
+        return predicted
+
+    def expected(self, points: ArrayLike) -> tuple[FloatArray, FloatArray] | None:
+        """Where the landmarks should be, given points of which a few may be false.
+
+        Args:
+            points: ``(K, 2)`` (x, y); NaN where not found.
+
+        Returns:
+            ``(K, 2)`` expected positions and ``(K,)`` how far a true landmark strays from them (root mean square),
+            both in the unit of the points; None where too few points were found.
+        """
+        given = np.asarray(points, dtype=np.float64)
+        found = np.isfinite(given[:, 0])
+        if found.sum() < _FEWEST_LANDMARKS:
+            return None
+        weights = np.ones(int(found.sum()))
+        for _ in range(_STEPS):
+            similarity = _similarity(self.mean[found], given[found], weights)
+            scale = abs(similarity[0])
+            distance = np.linalg.norm(_apply(similarity, self.mean[found]) - given[found], axis=-1)
+            weights = 1.0 / (1.0 + (distance / (scale * self.residual[found])) ** 2)
+        return _apply(similarity, self.mean), scale * self.residual
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists for ``model.json``."""
+        return {"mean": self.mean.tolist(), "residual": self.residual.tolist()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any] | None) -> LandmarkShape | None:
+        """The inverse of :meth:`to_dict`.
+
+        Args:
+            content: what it gave, or None.
+
+        Returns:
+            The shape, or None.
+        """
+        return None if content is None else cls(np.array(content["mean"]), np.array(content["residual"]))
+
+
+def _aligned(source: FloatArray, target: FloatArray) -> Similarity:
+    both = np.isfinite(source[:, 0]) & np.isfinite(target[:, 0])
+    return _similarity(source[both], target[both], np.ones(int(both.sum())))
+
+
+def shape_of_films(films: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Shape of the films that a run trains on, for ``model.json``.
+
+    Args:
+        films: datalist items with landmarks in pixels and ``spacing`` (row_mm, col_mm) or None.
+
+    Returns:
+        See :meth:`LandmarkShape.to_dict`; None where there are too few.
+    """
+    points = [landmarks_array(film) * np.array(film.get("spacing") or (1.0, 1.0))[::-1] for film in films]
+    shape = LandmarkShape.fit(points)
+    return None if shape is None else shape.to_dict()
+
+
+class DecodeLandmarksd(MapTransform):
+    """Decode maps to landmarks in mm; one that is far off the shape is looked for again near its expected place.
+
+    A landmark within ``gate`` times its usual distance is left exactly as decoded.
+
+    Args:
+        keys: keys of ``(K, H, W)`` logits; the points ``(K, 2)`` in mm take their place.
+        refer_key: key of the image on whose grid the maps lie.
+        confidence_key: where the ``(K,)`` confidences go.
+        shape: what :func:`shape_of_films` gave, or None to trust the maps alone.
+        gate: how many times its root-mean-square distance a landmark may be off.
+        method: see :class:`monai_landmark.transforms.heatmap.DecodeHeatmap`.
+    """
+
+    def __init__(
+        self,
+        keys: Any = "pred",
+        refer_key: str = "image",
+        confidence_key: str = "confidence",
+        shape: Mapping[str, Any] | None = None,
+        gate: float = 4.0,
+        method: Any = "local_soft_argmax",
+    ) -> None:
+        super().__init__(keys)
+        self.refer_key, self.confidence_key, self.gate = refer_key, confidence_key, gate
+        self.decode = DecodeHeatmap(method, from_logits=True)
+        self.shape = LandmarkShape.from_dict(shape)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Decode the maps of one film.
+
+        Args:
+            data: an item with logits and the image.
+
+        Returns:
+            The item with landmarks in mm, float64, and their confidence.
+        """
+        decoded = dict(data)
+        affine = decoded[self.refer_key].affine.cpu()
+        for key in self.keys:
+            logits = torch.as_tensor(decoded[key]).detach().float().cpu()
+            points, confidence = self.decode.decode_with_confidence(logits)
+            points_mm = grid_to_mm(points, affine)
+            for index, place, reach in self._far_off(points_mm.numpy()):
+                prior = self._prior(torch.as_tensor(place), reach, affine, logits.shape[-2:])
+                again = self.decode(logits[index : index + 1] + prior)
+                points_mm[index] = grid_to_mm(again, affine)[0]
+                confidence[index] = self._mass_near(logits[index], again[0])
+            decoded[key], decoded[self.confidence_key] = points_mm, confidence
+        return decoded
+
+    def _far_off(self, points: FloatArray) -> list[tuple[int, FloatArray, float]]:
+        """Index, expected place and usual distance of the landmarks that are beyond the gate."""
+        expected = None if self.shape is None else self.shape.expected(points)
+        if expected is None:
+            return []
+        places, reach = expected
+        distance = np.linalg.norm(points - places, axis=-1)
+        return [(int(i), places[i], float(reach[i])) for i in np.flatnonzero(distance > self.gate * reach)]
+
+    def _mass_near(self, logits: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+        """Share of the map's own probability, without the prior, within the decoder's radius of a point."""
+        rows, cols = (torch.arange(n) for n in logits.shape)
+        squared = ((rows - point[1]) ** 2)[:, None] + ((cols - point[0]) ** 2)[None]
+        near = squared <= self.decode.confidence_radius_px**2
+        return logits.flatten().softmax(dim=0).view_as(logits)[near].sum()
+
+    @staticmethod
+    def _prior(place_mm: torch.Tensor, reach: float, affine: Any, size: Sequence[int]) -> torch.Tensor:
+        """Log of a Gaussian about a place, ``(1, H, W)``; its standard deviation is the usual distance."""
+        x, y = mm_to_grid(place_mm[None], affine)[0]
+        rows, cols = (torch.arange(n, dtype=torch.float64) for n in size)
+        step = grid_to_mm(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), affine)
+        step_x, step_y = (step[1] - step[0]).norm(), (step[2] - step[0]).norm()
+        squared = ((rows - y) * step_y)[:, None] ** 2 + ((cols - x) * step_x)[None] ** 2
+        return (-squared / (2.0 * reach**2))[None].float()

@@ -1,0 +1,259 @@
+"""Files that a crash cannot spoil, and a training that is stopped and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
+from monai.data import list_data_collate
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from monai.transforms import Compose, RandAdjustContrastd, RandGaussianNoised
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from monai_landmark.engines import (
+    DrawSampler,
+    KeyedDataset,
+    KeyedSteps,
+    ModelSaver,
+    TrainingStateSaver,
+    file_sha256,
+    image_and,
+    replace_file,
+    save_model,
+)
+from monai_landmark.errors import WeightsError
+from monai_landmark.networks import read_state_dict
+
+WRITER = """
+import sys, torch
+from monai_landmark.engines.checkpoints import replace_file
+number = 0
+while True:
+    number += 1
+    with replace_file(sys.argv[1]) as stream:
+        torch.save({"weight": torch.full((64, 256), float(number))}, stream)
+    if number == 1:
+        print("writing", flush=True)
+"""
+
+
+class TestReplaceFile:
+    def test_writes_and_makes_folders(self, tmp_path):
+        with replace_file(tmp_path / "a" / "b" / "file") as stream:
+            stream.write(b"new")
+        assert (tmp_path / "a" / "b" / "file").read_bytes() == b"new"
+        assert os.stat(tmp_path / "a" / "b" / "file").st_mode & 0o777 == 0o644
+        assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["file"]
+
+    def test_the_old_file_stands_until_the_new_one_is_whole(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"old")
+        with replace_file(tmp_path / "file") as stream:
+            stream.write(b"new")
+            stream.flush()
+            assert (tmp_path / "file").read_bytes() == b"old"
+        assert (tmp_path / "file").read_bytes() == b"new"
+
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+    def test_an_exception_leaves_the_old_file(self, tmp_path, error):
+        (tmp_path / "file").write_bytes(b"old")
+        with pytest.raises(type(error)), replace_file(tmp_path / "file") as stream:
+            stream.write(b"half")
+            raise error
+        assert (tmp_path / "file").read_bytes() == b"old"
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+    def test_twenty_kills_leave_a_readable_file(self, tmp_path):
+        file = tmp_path / "weights.pt"
+        for kill in range(20):
+            if kill % 5 == 0:  # starting Python is slow: five kills in four processes each would be no other test
+                writers = [
+                    subprocess.Popen([sys.executable, "-c", WRITER, file], stdout=subprocess.PIPE) for _ in range(5)
+                ]
+                for writer in writers:
+                    assert writer.stdout is not None and writer.stdout.readline() == b"writing\n"
+            time.sleep(0.003 * (kill % 7))
+            victim = writers.pop()
+            victim.send_signal(signal.SIGKILL)
+            assert victim.wait() == -signal.SIGKILL
+            victim.stdout.close()
+            weight = read_state_dict(file)["weight"]
+            assert weight.shape == (64, 256) and (weight == weight[0, 0]).all()
+
+
+class TestSaveModel:
+    def test_three_files_that_agree(self, tmp_path):
+        network = nn.Linear(2, 3)
+        save_model(network, tmp_path / "model", {"schema": "isbi19"})
+        card = json.loads((tmp_path / "model" / "model.json").read_text())
+        assert card["schema"] == "isbi19" and card["version"]
+        assert card["sha256"] == file_sha256(tmp_path / "model" / "model.safetensors")
+        plain = torch.load(tmp_path / "model" / "model.pt", weights_only=True)
+        safe = load_file(tmp_path / "model" / "model.safetensors")
+        for weights in (plain, safe):
+            assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+        assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "model.pt", "model.safetensors"]
+
+    def test_channels_last_weights(self, tmp_path):
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        save_model(network, tmp_path, {})
+        assert torch.equal(read_state_dict(tmp_path / "model.safetensors")["weight"], network.weight)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite_are_not_saved(self, tmp_path, value):
+        network = nn.Linear(2, 3)
+        save_model(network, tmp_path, {})
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        with torch.no_grad():
+            network.weight[1, 0] = value
+        with pytest.raises(ValueError, match="not finite.*weight"):
+            save_model(network, tmp_path, {})
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+    def test_hash_is_sha256(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"abc")
+        assert file_sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+    @pytest.mark.parametrize("every_epoch", [True, False])
+    def test_handler(self, tmp_path, every_epoch):
+        network, seen = nn.Linear(1, 1), []
+        trainer = Engine(lambda engine, batch: None)
+        ModelSaver(lambda: network, tmp_path, {"seed": 1}, every_epoch).attach(trainer)
+        trainer.add_event_handler(Events.EPOCH_STARTED, lambda _: seen.append((tmp_path / "model.pt").exists()))
+        trainer.run([0, 0], max_epochs=2)
+        assert seen == [False, every_epoch]
+        card = json.loads((tmp_path / "model.json").read_text())
+        assert (card["steps"], card["seed"]) == (4, 1)
+
+
+class Toy:
+    """A small training with everything that the bundle's training has: keyed draws, drop-out, schedule, average."""
+
+    def __init__(self, folder, epochs, seed=0, workers=0, epoch_level=False):
+        torch.manual_seed(123)  # the initial weights; what follows must not depend on this generator
+        self.network = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Conv2d(4, 1, 1)
+        )
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=40)
+        self.average = EMAHandler(self.network, momentum=0.1, handle_buffers="update")
+        augment = Compose(
+            [RandGaussianNoised("image", prob=0.5, std=0.1), RandAdjustContrastd("image", prob=0.5, gamma=(0.5, 2))]
+        )
+        generator = torch.Generator().manual_seed(7)
+        films = [
+            {"image": torch.rand(1, 8, 8, generator=generator), "target": torch.rand(1, 8, 8, generator=generator)}
+            for _ in range(7)
+        ]
+        data = KeyedDataset(films, augment, seed)
+        loader = DataLoader(
+            data, 2, sampler=DrawSampler(7, 6, seed), collate_fn=list_data_collate, num_workers=workers
+        )
+        objects = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
+        saver = TrainingStateSaver({**objects, "average": self.average.ema_model}, folder / "checkpoint.pt")
+        self.losses: list[float] = []
+        self.rates: list[float] = []
+        self.trainer = SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=epochs,
+            train_data_loader=loader,
+            network=self.network,
+            optimizer=optimizer,
+            loss_function=nn.MSELoss(),
+            prepare_batch=image_and("target"),
+            decollate=False,
+            train_handlers=[
+                saver,
+                KeyedSteps(seed),
+                LrScheduleHandler(schedule, epoch_level=epoch_level, print_lr=False),
+                self.average,
+            ],
+        )
+
+        def note(engine):
+            self.losses.append(float(engine.state.output["loss"]))
+            self.rates.append(optimizer.param_groups[0]["lr"])
+
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
+
+    def run(self):
+        torch.manual_seed(time.time_ns() % 1000)
+        self.trainer.run()
+        return self
+
+
+class TestStopAndResume:
+    @pytest.mark.parametrize("epoch_level", [False, True], ids=["schedule by step", "schedule by epoch"])
+    @pytest.mark.parametrize("stop", [1, 3])
+    def test_a_resumed_run_is_the_uninterrupted_one(self, tmp_path, stop, epoch_level):
+        whole = Toy(tmp_path / "whole", 5, epoch_level=epoch_level).run()
+        first = Toy(tmp_path / "stopped", stop, epoch_level=epoch_level).run()
+        second = Toy(tmp_path / "stopped", 5, epoch_level=epoch_level).run()
+        assert first.losses + second.losses == whole.losses
+        assert first.rates + second.rates == whole.rates
+        assert len(set(whole.losses)) == 15
+        for ended, expected in ((second.network, whole.network), (second.average.ema_model, whole.average.ema_model)):
+            weights = expected.state_dict()
+            assert all(torch.equal(tensor, weights[name]) for name, tensor in ended.state_dict().items())
+        assert second.trainer.state.iteration == 15 and second.trainer.state.epoch == 5
+
+    def test_the_checkpoint_holds_the_last_step_of_everything(self, tmp_path):
+        toy = Toy(tmp_path, 2, epoch_level=True).run()
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        assert (state["epoch"], state["iteration"]) == (2, 6)
+        assert state["schedule"]["last_epoch"] == 2
+        for name, network in (("network", toy.network), ("average", toy.average.ema_model)):
+            weights = network.state_dict()
+            assert all(torch.equal(tensor, weights[key]) for key, tensor in state[name].items())
+        assert any(not torch.equal(state["network"][key], state["average"][key]) for key in state["network"])
+
+    def test_a_finished_run_does_nothing_more(self, tmp_path):
+        Toy(tmp_path, 2).run()
+        again = Toy(tmp_path, 2).run()
+        assert again.losses == [] and again.trainer.state.iteration == 6
+
+    def test_without_resume_it_starts_anew(self, tmp_path):
+        first = Toy(tmp_path, 1).run()
+        other = Toy(tmp_path, 1)
+        for handlers in other.trainer._event_handlers.values():
+            for handler, _, _ in handlers:
+                if isinstance(getattr(handler, "__self__", None), TrainingStateSaver):
+                    handler.__self__.resume = False
+        assert other.run().losses == first.losses
+
+    def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(self, tmp_path):
+        toy = Toy(tmp_path, 1).run()
+        before = (tmp_path / "checkpoint.pt").read_bytes()
+        with torch.no_grad():
+            toy.network[0].weight[0] = float("nan")
+        saver = TrainingStateSaver({"network": toy.network}, tmp_path / "checkpoint.pt")
+        with pytest.raises(ValueError, match="not finite"):
+            saver(toy.trainer)
+        assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+    @pytest.mark.parametrize("damage", ["truncated", "of another network"])
+    def test_a_checkpoint_that_does_not_fit_is_named(self, tmp_path, damage):
+        Toy(tmp_path, 1).run()
+        file = tmp_path / "checkpoint.pt"
+        if damage == "truncated":
+            file.write_bytes(file.read_bytes()[:3000])
+        else:
+            torch.save({"network": nn.Linear(1, 1).state_dict(), "epoch": 1, "iteration": 3}, file)
+        with pytest.raises(WeightsError, match=r"checkpoint\.pt.*cannot go on"):
+            Toy(tmp_path, 2).run()
+
+    def test_processes_other_than_the_first_do_not_write(self, tmp_path):
+        trainer = Engine(lambda engine, batch: None)
+        TrainingStateSaver({"network": nn.Linear(1, 1)}, tmp_path / "checkpoint.pt", save=False).attach(trainer)
+        trainer.run([0])
+        assert not (tmp_path / "checkpoint.pt").exists()
