@@ -78,7 +78,8 @@ def mm_to_grid(points: torch.Tensor, affine: Any) -> torch.Tensor:
     """
     inverse = torch.linalg.inv(_affine_2d(affine))
     indices: torch.Tensor = points.to(torch.float64) @ inverse[..., :2, :2].transpose(-1, -2)
-    return swap_xy(indices + inverse[..., None, :2, 2])
+    indices = indices + inverse[..., None, :2, 2]
+    return swap_xy(indices)
 
 
 def spacing_of_affine(affine: Any) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import monai_landmark
+from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.engines.randomness import DrawSampler
 from monai_landmark.errors import WeightsError
 
@@ -113,6 +114,7 @@ class ModelSaver:
         folder: see :func:`save_model`.
         card: see :func:`save_model`.
         every_epoch: also after every epoch, so that a stopped run leaves a model.
+        schema: written beside the model as ``schema.yaml``, so that the folder can move.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class ModelSaver:
         folder: str | PathLike[str],
         card: Mapping[str, Any],
         every_epoch: bool = True,
+        schema: LandmarkSchema | None = None,
     ) -> None:
-        self.network, self.folder, self.card, self.every_epoch = network, folder, card, every_epoch
+        self.network, self.folder, self.card, self.every_epoch = network, Path(folder), card, every_epoch
+        self.schema = schema
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer.
@@ -140,6 +144,8 @@ class ModelSaver:
         """
         network = self.network if isinstance(self.network, nn.Module) else self.network()
         save_model(network, self.folder, {**self.card, "steps": engine.state.iteration})
+        if self.schema is not None:
+            self.schema.to_yaml(self.folder / "schema.yaml")
 
 
 class TrainingStateSaver:

@@ -1,7 +1,7 @@
 """Landmark networks: the diffusion U-Net and U-Nets on any timm encoder."""
 
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
-from monai_landmark.networks.initialization import TrainedWeights, landmark_network, trained
+from monai_landmark.networks.initialization import TrainedWeights, landmark_network, trained, trained_schema
 from monai_landmark.networks.landmark_unet import DiffusionUNet, LandmarkUNet
 from monai_landmark.networks.weights import TransferReport, read_state_dict, transfer_weights
 
@@ -14,5 +14,6 @@ __all__ = [
     "landmark_network",
     "read_state_dict",
     "trained",
+    "trained_schema",
     "transfer_weights",
 ]

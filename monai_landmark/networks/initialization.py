@@ -16,7 +16,7 @@ from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
 from monai_landmark.networks.landmark_unet import SIZES, LandmarkUNet
 from monai_landmark.networks.weights import read_state_dict
 
-__all__ = ["TrainedWeights", "landmark_network", "trained"]
+__all__ = ["TrainedWeights", "landmark_network", "trained", "trained_schema"]
 
 _DIFFUSION = "diffusion-"
 
@@ -81,6 +81,20 @@ def trained(model_dir: str | PathLike[str], key: str, default: Any) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         action = "train again, or copy model.json from where the weights came"
         raise WeightsError("does not say what was trained", file=card, field=key, action=action) from error
+
+
+def trained_schema(model_dir: str | PathLike[str], default: str) -> str:
+    """Landmark schema of the training in a folder: the ``schema.yaml`` it left there.
+
+    Args:
+        model_dir: folder that ``train`` wrote.
+        default: the answer where nothing was trained yet.
+
+    Returns:
+        What :meth:`monai_landmark.data.schema.LandmarkSchema.load` takes.
+    """
+    file = Path(model_dir) / "schema.yaml"
+    return str(file) if file.is_file() else str(trained(model_dir, "schema", default))
 
 
 class TrainedWeights:

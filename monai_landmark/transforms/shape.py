@@ -211,7 +211,8 @@ class DecodeLandmarksd(MapTransform):
         rows, cols = (torch.arange(n) for n in logits.shape)
         squared = ((rows - point[1]) ** 2)[:, None] + ((cols - point[0]) ** 2)[None]
         near = squared <= self.decode.confidence_radius_px**2
-        return logits.flatten().softmax(dim=0).view_as(logits)[near].sum()
+        share: torch.Tensor = logits.flatten().softmax(dim=0).view_as(logits)[near].sum()
+        return share
 
     @staticmethod
     def _prior(place_mm: torch.Tensor, reach: float, affine: Any, size: Sequence[int]) -> torch.Tensor:
