@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform
+from monai.transforms import MapTransform
 
 from monai_landmark.data.geometry import grid_to_mm
 from monai_landmark.data.reader import RadiographReader
@@ -56,16 +56,24 @@ class LoadRadiographd(MapTransform):
         loaded = dict(data)
         spacing = loaded.pop(self.spacing_key, None)
         given = tuple(spacing) if spacing is not None and loaded.get(self.source_key, "user") == "user" else None
-        loader = LoadImage(reader=RadiographReader(spacing_mm=given), image_only=True, ensure_channel_first=True)
+        reader = RadiographReader(spacing_mm=given)
         films: list[MetaTensor] = []
         for key in self.key_iterator(loaded):
-            films.append(loader(loaded[key]))
+            films.append(self._film(reader, loaded[key]))
             loaded[key] = films[-1]
         if films and self.landmarks_key in loaded:
             points = [[np.nan, np.nan] if p is None else p for p in loaded[self.landmarks_key]]
             pixels = torch.as_tensor(np.asarray(points, dtype=np.float64))
             loaded[self.landmarks_key] = grid_to_mm(pixels, films[0].affine)
         return loaded
+
+    @staticmethod
+    def _film(reader: RadiographReader, path: Any) -> MetaTensor:
+        """``(1, H, W)``; without :class:`monai.transforms.LoadImage`, which sets up every reader it knows each time."""
+        pixels, meta = reader.get_data(reader.read(path))
+        film = MetaTensor(torch.from_numpy(pixels)[None], meta=meta)
+        film.meta["filename_or_obj"] = str(path)
+        return film
 
 
 LoadRadiographD = LoadRadiographDict = LoadRadiographd
