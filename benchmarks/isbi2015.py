@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=16, help="of fine-tuning from ImageNet, 50 steps each")
     parser.add_argument("--pretrain-epochs", type=int, default=16)
     parser.add_argument("--diffusion-epochs", type=int, default=16, help="of fine-tuning the diffusion U-Net")
+    parser.add_argument("--diffusion-grid", nargs=2, type=int, default=[320, 256], metavar=("H", "W"))
     parser.add_argument("--only-collect", action="store_true", help="run nothing, gather what is finished")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -70,14 +71,15 @@ def train(args: argparse.Namespace, name: str, seed: int) -> Path:
     epochs = args.diffusion_epochs if diffusion else args.epochs
     if args.only_collect or steps_done(model) >= 50 * epochs:
         return model
+    grid = ["--spatial_size", json.dumps(args.diffusion_grid)]
     if name == "ddpm" and steps_done(pretrained) < 50 * args.pretrain_epochs:
-        bundle("pretrain", args, "--epochs", args.pretrain_epochs, "--output_dir", pretrained)
+        bundle("pretrain", args, "--epochs", args.pretrain_epochs, *grid, "--output_dir", pretrained)
     start = {
         "imagenet": args.encoder_weights or "imagenet",
         "ddpm": pretrained / "model.safetensors",
         "random": "random",
     }[name]
-    network = ["--architecture", "diffusion-tiny"] if diffusion else []
+    network = ["--architecture", "diffusion-tiny", *grid] if diffusion else []
     budget = ["--label_budget", args.labels, "--seed", seed, "--epochs", epochs]
     bundle("train", args, *budget, *network, "--initialization", start, "--output_dir", model)
     return model
@@ -96,6 +98,7 @@ def evaluate(args: argparse.Namespace, model: Path) -> dict[str, Any] | None:
 def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]], models: list[Path]) -> list[Any]:
     """Result records of one initialization, see docs/design.md section 8."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    card = json.loads((models[0] / "model.json").read_text())
     shared = {
         "seeds": sorted(cells),
         "command": "python benchmarks/isbi2015.py " + shlex.join(sys.argv[1:]),
@@ -105,7 +108,8 @@ def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]
         "split": f"{args.labels} of 001-150 drawn by seed, test 151-300",
         "reader": "mean of senior and junior",
         "labels": args.labels,
-        "notes": f"{steps_done(models[0])} steps of 4 films, no validation films, native pixels, <=, pooled over points",
+        "notes": f"{card['architecture']} on {card['spatial_size'][0]} x {card['spatial_size'][1]}, "
+        f"{card['steps']} steps of 4 films, no validation films, native pixels, <=, pooled over points",
     }
     found = []
     for part, prefix in (("all_films", ""), ("leak_free", "leakfree_")):

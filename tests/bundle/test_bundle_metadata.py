@@ -73,7 +73,9 @@ def test_versions_are_those_tested_together(metadata: dict[str, Any], bundle: Pa
         if (match := re.match(r"([\w-]+)==([\w.]+)", line))
     }
     stated = {name.lower(): found for name, found in metadata["required_packages_version"].items()}
-    stated |= {name: metadata[f"{key}_version"] for name, key in [("monai", "monai"), ("torch", "pytorch"), ("numpy", "numpy")]}
+    stated |= {
+        name: metadata[f"{key}_version"] for name, key in [("monai", "monai"), ("torch", "pytorch"), ("numpy", "numpy")]
+    }
     assert stated == {name: pinned[name] for name in stated}
     assert Version(version("monai")) >= Version(metadata["monai_version"])
 

@@ -31,7 +31,7 @@ def witness(tmp_path: Path) -> Path:
     path = tmp_path / "witness.yaml"
     left = "{'weights': @network_def.state_dict(), 'wrapped': type(@network).__name__, 'world': @world_size}"
     path.write_text(
-        f'finalize:\n  - "$torch.save({left}, \'{tmp_path}/rank\' + str(@rank) + \'.pt\')"\n'
+        f"finalize:\n  - \"$torch.save({left}, '{tmp_path}/rank' + str(@rank) + '.pt')\"\n"
         '  - "$torch.distributed.destroy_process_group()"\n'
     )
     return path

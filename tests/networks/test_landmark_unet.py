@@ -192,7 +192,12 @@ class TestOldNames:
 
     @pytest.mark.parametrize(
         "other",
-        [{"num_res_blocks": 2}, {"channels": (8, 16, 16)}, {"patch_size": 2}, {"attention_levels": (True, False, True)}],
+        [
+            {"num_res_blocks": 2},
+            {"channels": (8, 16, 16)},
+            {"patch_size": 2},
+            {"attention_levels": (True, False, True)},
+        ],
         ids=["more blocks", "channels", "patch", "attention"],
     )
     def test_another_architecture_is_refused(self, other):

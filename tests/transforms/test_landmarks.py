@@ -99,7 +99,9 @@ class TestNames:
     def test_how_often(self):
         flip = RandFlipLandmarksd("image", [1, 0], prob=0.3).set_random_state(seed=0)
         points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-        flipped = [not torch.equal(flip({"image": film(), "landmarks": points})["landmarks"], points) for _ in range(200)]
+        flipped = [
+            not torch.equal(flip({"image": film(), "landmarks": points})["landmarks"], points) for _ in range(200)
+        ]
         assert 0.2 < np.mean(flipped) < 0.4
 
     def test_batches_of_points(self):

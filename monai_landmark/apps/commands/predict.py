@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.films import film_items
-from monai_landmark.errors import DataError
+from monai_landmark.data.spacing import check_spacing
+from monai_landmark.errors import DataError, FilmError
 from monai_landmark.results.files import write_csv
 from monai_landmark.results.result import LandmarkResult
 from monai_landmark.results.writers import RESULT_FILES, write_result_files
 
 HELP = "find the landmarks of films and write them as JSON, CSV, 3D Slicer markups and pictures"
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +47,14 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         0, or 3 if a film was left out.
+
+    Raises:
+        DataError: if there is no film, no usable model, or the spacing is impossible.
     """
-    items = film_items(args.films, None if args.spacing is None else tuple(args.spacing))
+    spacing = None if args.spacing is None else check_spacing(args.spacing, field="--spacing")
+    items = film_items(args.films, spacing)
+    if not items:
+        raise FilmError("no film found", file=args.films[0], action="give films, or a folder of films")
     predictor = LandmarkPredictor(args.bundle, args.model_dir, args.device)
     console, results, left_out = Console(), [], []
     for item in track(items, description="predicting", console=console, disable=not console.is_terminal):
@@ -64,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         write_csv(results, args.out / "landmarks.csv")
         console.print(_table(results))
     for reason in left_out:
-        console.print(f"[red]left out:[/] {reason}", soft_wrap=True, highlight=False)
+        console.print(f"[red]left out:[/] {escape(reason)}", soft_wrap=True, highlight=False)
     console.print(f"{len(results)} of {len(items)} films written to {args.out}; not for diagnosis")
     return 3 if left_out else 0
 
@@ -79,5 +84,5 @@ def _table(results: list[LandmarkResult]) -> Table:
         if result.confidence is not None and np.isfinite(result.confidence).any():
             index = int(np.nanargmin(result.confidence))
             worst = f"{result.names[index]} ({result.confidence[index]:.2f})"
-        table.add_row(result.film, f"{found} of {len(result.names)}", spacing, result.spacing_source, worst)
+        table.add_row(escape(result.film), f"{found} of {len(result.names)}", spacing, result.spacing_source, worst)
     return table
