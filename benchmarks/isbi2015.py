@@ -1,9 +1,9 @@
-"""The label-budget table on ISBI 2015 cephalograms: several initializations, several seeds, native pixels, mean reader.
+"""The table of initializations on ISBI 2015 cephalograms: several seeds, native pixels, mean reader.
 
-    python benchmarks/isbi2015.py --encoder-weights efficientnet-lite0.pth --work runs/isbi2015 --json docs/results/isbi2015.json
+    python benchmarks/isbi2015.py --encoder-weights efficientnet-lite0.pth --json docs/results/isbi2015.json
 
 Prepares the datalist, pre-trains, fine-tunes and evaluates by the same commands as a user; what is finished is not done
-again, so it can be stopped and started. The films lie in ``../shared/data/isbi2015`` or ``$MONAI_LANDMARK_DATA/isbi2015``.
+again, so it can be stopped and started. Films: ``../shared/data/isbi2015`` or ``$MONAI_LANDMARK_DATA/isbi2015``.
 """
 
 from __future__ import annotations
@@ -99,9 +99,16 @@ def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]
     """Result records of one initialization, see docs/design.md section 8."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     card = json.loads((models[0] / "model.json").read_text())
+    settings = f"--epochs {args.epochs}"
+    if name != "imagenet":
+        settings = (
+            f"--diffusion-epochs {args.diffusion_epochs} --diffusion-grid {' '.join(map(str, args.diffusion_grid))}"
+        )
+    if name == "ddpm":
+        settings += f" --pretrain-epochs {args.pretrain_epochs}"
     shared = {
         "seeds": sorted(cells),
-        "command": "python benchmarks/isbi2015.py " + shlex.join(sys.argv[1:]),
+        "command": f"python benchmarks/isbi2015.py --initializations {name} --labels {args.labels} " + settings,
         "commit": commit,
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, CPU, {os.cpu_count()} cores",

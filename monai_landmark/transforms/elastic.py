@@ -15,7 +15,8 @@ from monai_landmark.data.geometry import swap_xy
 
 __all__ = ["RandElasticLandmarksd", "displaced_points", "warp_by_displacement"]
 
-_FIXED_POINT_STEPS = 30
+_FIXED_POINT_STEPS = 60
+_REACH_CELLS = 0.15  # bicubic splines through values of +-0.15 cells change by less than 0.9 pixels per pixel
 
 
 def _at(field: torch.Tensor, points: torch.Tensor, mode: str = "bilinear", padding: str = "border") -> torch.Tensor:
@@ -71,7 +72,8 @@ class RandElasticLandmarksd(RandomizableTransform, MapTransform):
         keys: keys of the images.
         landmarks_key: key of ``(K, 2)`` landmarks, (x, y) in pixels of the images' grid.
         cells: cells of the coarse grid along the longer side.
-        magnitude_px: standard deviation of the coarse displacements, in pixels.
+        magnitude_px: standard deviation of the coarse displacements, in pixels; none is longer than 0.15 cells along
+            an axis, so that the warp never folds.
         prob: how often.
     """
 
@@ -99,7 +101,7 @@ class RandElasticLandmarksd(RandomizableTransform, MapTransform):
         shape = (2, *(max(2, round(n / cell)) + 1 for n in size))
         drawn = self.R.normal(0.0, self.magnitude_px, size=shape)
         # neighbors may not cross: the warp stays invertible while displacements change by less than a pixel per pixel
-        self._coarse = torch.from_numpy(drawn.clip(-0.3 * cell, 0.3 * cell))
+        self._coarse = torch.from_numpy(drawn.clip(-_REACH_CELLS * cell, _REACH_CELLS * cell))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Bend one item, or leave it.

@@ -114,7 +114,7 @@ class TestSaveModel:
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
         with torch.no_grad():
             network.weight[1, 0] = value
-        with pytest.raises(ValueError, match="not finite.*weight"):
+        with pytest.raises(ValueError, match=r"not finite.*weight"):
             save_model(network, tmp_path, {})
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 

@@ -38,7 +38,7 @@ def test_stops_in_the_same_step_and_names_the_films(bad):
     trainer.add_event_handler(
         Events.ITERATION_STARTED, lambda _: before.update({n: p.clone() for n, p in network.state_dict().items()})
     )
-    with pytest.raises(NonFiniteLossError, match="step 2.*film2.*film3") as caught:
+    with pytest.raises(NonFiniteLossError, match=r"step 2.*film2.*film3") as caught:
         trainer.run()
     assert "film0" not in str(caught.value) and "learning rate" in str(caught.value)
     assert trainer.state.iteration == 2

@@ -43,8 +43,10 @@ def affine_of(spacing, four):
     return torch.from_numpy(wide)
 
 
-def random_transform(rng, spacing, gently):
+def random_transform(rng, spacing, lazy, gently):
     """One transform of a chain; ``gently`` keeps the middle of the film in sight and its blobs decodable."""
+    # MONAI pushes a (4, 4) identity for a random transform that does not fire; lazily that breaks off on flat images
+    flip, quarter = (1.0, 1.0) if lazy else (0.7, 0.8)
     share, turn = (0.08, 0.3) if gently else (0.3, 1.0)
     sizes = [int(n) for n in (rng.integers(56, 84, 2) if gently else rng.integers(12, 90, 2))]
     crop = [int(n) for n in rng.integers(50, 60, 2)] if gently else sizes
@@ -55,8 +57,8 @@ def random_transform(rng, spacing, gently):
         lambda: RandAffined(
             "image", prob=1.0, rotate_range=turn, scale_range=(share, share), translate_range=3, shear_range=share
         ),
-        lambda: RandFlipd("image", prob=0.7, spatial_axis=int(rng.integers(2))),
-        lambda: RandRotate90d("image", prob=0.8),
+        lambda: RandFlipd("image", prob=flip, spatial_axis=int(rng.integers(2))),
+        lambda: RandRotate90d("image", prob=quarter),
         lambda: RandZoomd("image", prob=1.0, min_zoom=1 - share, max_zoom=1 + share, mode="bilinear"),
         lambda: RandSpatialCropd("image", roi_size=crop, random_size=False),
         lambda: CenterSpatialCropd("image", roi_size=crop),
@@ -69,7 +71,7 @@ def random_transform(rng, spacing, gently):
 
 
 def random_chain(rng, spacing, lazy, gently=False):
-    transforms = [random_transform(rng, spacing, gently) for _ in range(int(rng.integers(1, 7)))]
+    transforms = [random_transform(rng, spacing, lazy, gently) for _ in range(int(rng.integers(1, 7)))]
     chain = Compose([*transforms, MillimetersToGridd("landmarks", output_keys="grid")], lazy=lazy)
     return chain.set_random_state(seed=int(rng.integers(2**31)))
 

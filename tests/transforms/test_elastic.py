@@ -66,13 +66,13 @@ class TestRandElasticLandmarks:
     def test_the_landmark_is_where_the_blob_went(self):
         worst, moves = 0.0, []
         for seed in range(8):
-            bend = RandElasticLandmarksd("image", magnitude_px=1.5, prob=1.0).set_random_state(seed=seed)
+            bend = RandElasticLandmarksd("image", magnitude_px=0.8, prob=1.0).set_random_state(seed=seed)
             before = item(seed)
             after = bend(before)
             decoded = DecodeHeatmap("quadratic")(after["image"])
             worst = max(worst, float((decoded - after["landmarks"]).norm(dim=-1).max()))
             moves.append((after["landmarks"] - before["landmarks"]).norm(dim=-1))
-        assert torch.cat(moves).mean() > 0.7, "the warp must move the points for this test to mean anything"
+        assert torch.cat(moves).mean() > 0.5, "the warp must move the points for this test to mean anything"
         assert worst < 0.1, worst
 
     @pytest.mark.parametrize("size", [SIZE, (64, 64), (40, 120)])
@@ -84,7 +84,7 @@ class TestRandElasticLandmarks:
             along_x, along_y = (np.diff(u, axis=2)[:, 1:], np.diff(u, axis=1)[:, :, 1:])
             determinant = (1 + along_x[0]) * (1 + along_y[1]) - along_x[1] * along_y[0]
             assert determinant.min() > 0, "a fold"
-            margin = 0.35 * max(size) / bend.cells + 1
+            margin = 0.2 * max(size) / bend.cells + 1
             low, high = (margin, margin), (size[1] - 1 - margin, size[0] - 1 - margin)
             given = np.random.default_rng(seed).uniform(low, high, size=(20, 2))
             found = displaced_points(torch.from_numpy(given), torch.from_numpy(u)).numpy()

@@ -30,8 +30,8 @@ def test_aspect_is_kept_and_the_whole_film_shown(size, spacing):
         assert abs(measured - step) <= 0.51 * step * step / length + 1e-9  # the grid's whole pixels allow no better
     corners = torch.tensor([[-0.5, -0.5], [size[1] - 0.5, size[0] - 0.5]], dtype=torch.float64)
     shown = mm_to_grid(corners * torch.tensor([col_mm, row_mm]), fitted.affine)
-    assert shown.min() >= -0.5 - 1e-6
-    assert shown[1, 0] <= grid[1] - 0.5 + 1e-6 and shown[1, 1] <= grid[0] - 0.5 + 1e-6
+    assert shown.min() >= -0.5 - 1e-4
+    assert shown[1, 0] <= grid[1] - 0.5 + 1e-4 and shown[1, 1] <= grid[0] - 0.5 + 1e-4
 
 
 @pytest.mark.parametrize(("size", "axis"), [((100, 40), 0), ((40, 100), 1)])
