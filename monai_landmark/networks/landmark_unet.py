@@ -70,7 +70,8 @@ class DiffusionUNet(nn.Module):
         Raises:
             ConfigurationError: if the grid does not divide.
         """
-        if not torch.jit.is_tracing() and (x.shape[-2] % self.divisor or x.shape[-1] % self.divisor):
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and (x.shape[-2] % self.divisor or x.shape[-1] % self.divisor):
             raise ConfigurationError(
                 "grid does not fit the network",
                 field="spatial_size",

@@ -222,4 +222,5 @@ class DecodeLandmarksd(MapTransform):
         step = grid_to_mm(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), affine)
         step_x, step_y = (step[1] - step[0]).norm(), (step[2] - step[0]).norm()
         squared = ((rows - y) * step_y)[:, None] ** 2 + ((cols - x) * step_x)[None] ** 2
-        return (-squared / (2.0 * reach**2))[None].float()
+        log_prior: torch.Tensor = -squared / (2.0 * reach**2)
+        return log_prior[None].float()

@@ -49,7 +49,7 @@ class TestDiffusionUNet:
             network(torch.zeros(1, 1, *size), torch.zeros(1, dtype=torch.long))
 
     def test_an_unknown_size_is_refused(self):
-        with pytest.raises(ConfigurationError, match="tiny | small | base"):
+        with pytest.raises(ConfigurationError, match=r"tiny \| small \| base"):
             DiffusionUNet(size="huge")
 
 
@@ -127,7 +127,7 @@ class TestPretrained:
     )
     def test_a_file_of_another_size_is_refused(self, tmp_path, options):
         save_file(DiffusionUNet(1, 1, **SMALL).state_dict(), tmp_path / "model.safetensors")
-        with pytest.raises(WeightsError, match="another architecture or size|silently wrong") as caught:
+        with pytest.raises(WeightsError, match=r"another architecture or size|silently wrong") as caught:
             LandmarkUNet(6, weights_file=tmp_path / "model.safetensors", **{**SMALL, **options})
         assert "model.safetensors" in str(caught.value)
 
