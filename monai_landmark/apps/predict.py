@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 
-from monai_landmark.errors import ConfigurationError
+from monai_landmark.errors import ConfigurationError, DataError
 from monai_landmark.results.collect import ModelCard, landmark_result
 from monai_landmark.results.result import LandmarkResult
 
@@ -71,10 +71,19 @@ class LandmarkPredictor:
         Raises:
             FilmError: if the film cannot be read truthfully.
         """
-        loaded = self.preprocessing({key: item[key] for key in ("image", "spacing", "spacing_source") if key in item})
+        loaded = self._load({key: item[key] for key in ("image", "spacing", "spacing_source") if key in item})
         image = list_data_collate([{"image": loaded["image"]}])["image"].to(self.device)
         logits = self.inferer(image, self.network)[0]
         found = self.postprocessing({"image": loaded["image"], "pred": logits})
         return landmark_result(
             item["id"], found["pred"], found.get("confidence"), loaded["image"].meta, self.schema, self.card
         )
+
+    def _load(self, item: dict[str, Any]) -> Any:
+        """The preprocessed film; MONAI wraps what a transform raises, and the reason for a refusal is inside."""
+        try:
+            return self.preprocessing(item)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, DataError):
+                raise error.__cause__ from error
+            raise

@@ -75,6 +75,7 @@ class Audit:
         """Films by section, format, size, bit depth, spacing and spacing source, the most frequent first."""
 
         def text(spacing: Spacing | None) -> str:
+            """A spacing as people read it."""
             return "none" if spacing is None else f"{spacing[0]:.4g} x {spacing[1]:.4g} mm"
 
         columns = {

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from monai_landmark.data.datalist_checks import SECTIONS, check_datalist
 from monai_landmark.errors import AnnotationError
+from monai_landmark.files import write_text
 
 __all__ = ["SECTIONS", "Datalist", "LeftOut", "landmarks_array", "landmarks_json", "load_datalist", "save_datalist"]
 
@@ -167,21 +167,7 @@ def save_datalist(datalist: Datalist, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     content = datalist.to_json(path)
     check_datalist(content, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(_dump(content))
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes the file private; a datalist gets the mode that any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text(path, _dump(content))
 
 
 def landmarks_array(item: Mapping[str, Any], reader: str | None = None) -> NDArray[np.float64]:
@@ -241,6 +227,7 @@ def _read_json(path: Path) -> Any:
     """Content of a JSON file; Python's NaN and Infinity, which JSON does not have, are refused."""
 
     def refuse(constant: str) -> None:
+        """Raise where the parser would make a number of the constant."""
         raise AnnotationError("not valid JSON", file=path, value=constant, expected="null where nothing is annotated")
 
     try:
@@ -257,6 +244,7 @@ def _dump(content: Mapping[str, Any]) -> str:
     """JSON with one item a line: small, and still readable in a diff."""
 
     def entry(key: str, value: Any) -> str:
+        """One key with its value; the members of a list each on a line of their own."""
         if isinstance(value, Sequence) and not isinstance(value, str) and value:
             rows = ",\n  ".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in value)
             return f"{json.dumps(key)}: [\n  {rows}\n ]"

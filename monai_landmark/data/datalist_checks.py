@@ -30,6 +30,17 @@ class _Check:
         self.file = file
 
     def fail(self, problem: str, field: str, value: Any, expected: str) -> NoReturn:
+        """Refuse the datalist.
+
+        Args:
+            problem: what is wrong.
+            field: the place inside the file.
+            value: what stands there.
+            expected: what should.
+
+        Raises:
+            AnnotationError: always.
+        """
         raise AnnotationError(
             problem,
             file=self.file,
@@ -40,6 +51,18 @@ class _Check:
         )
 
     def require(self, holds: bool, problem: str, field: str, value: Any, expected: str) -> None:
+        """Refuse the datalist unless a condition holds.
+
+        Args:
+            holds: the condition.
+            problem: what is wrong when it does not hold.
+            field: the place inside the file.
+            value: what stands there.
+            expected: what should.
+
+        Raises:
+            AnnotationError: the condition does not hold.
+        """
         if not holds:
             self.fail(problem, field, value, expected)
 

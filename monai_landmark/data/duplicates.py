@@ -115,6 +115,7 @@ def _shrink(pixels: FloatArray) -> FloatArray:
     """Mean over the (fractional) cells of a 128 x 128 grid, whatever the film's size."""
 
     def cells(length: int) -> csr_array:
+        """``(128, length)`` share of each pixel in each cell of one axis."""
         edges, starts = np.linspace(0, length, SIDE + 1), np.arange(length)
         overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
         return csr_array(np.maximum(overlap, 0) * SIDE / length, dtype=np.float32)

@@ -16,6 +16,7 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from monai_landmark.errors import AnnotationError
+from monai_landmark.files import write_text
 
 __all__ = ["LandmarkSchema", "shipped_schemas"]
 
@@ -166,7 +167,7 @@ class LandmarkSchema:
     def to_yaml(self, path: str | PathLike[str]) -> None:
         """Write the schema as YAML that :meth:`from_yaml` reads back to an equal schema."""
         content = {key: _plain(value) for key, value in asdict(self).items() if value}
-        Path(path).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def _step(points: Mapping[str, NDArray[np.float64]], ends: Sequence[str]) -> NDArray[np.float64]:

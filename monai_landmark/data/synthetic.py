@@ -8,7 +8,6 @@ rendered as thickness of bone and soft tissue (:mod:`.synthetic_bones`, :mod:`.s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from monai_landmark.errors import ConfigurationError
+from monai_landmark.files import file_sha256
 
 from .datalist import Datalist, landmarks_json, save_datalist
 from .spacing import check_spacing
@@ -225,7 +225,7 @@ def _write_film(folder: Path, number: int, film: SyntheticFilm, bits: int, annot
         "size": list(film.pixels.shape),
         "spacing": list(film.spacing_mm),
         "spacing_source": "user",
-        "sha256": sha256(path.read_bytes()).hexdigest(),
+        "sha256": file_sha256(path),
     }
     if annotated:
         item["landmarks"] = landmarks_json(film.landmarks_px)

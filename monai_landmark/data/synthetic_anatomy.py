@@ -170,12 +170,15 @@ def _build_hip(side: str, shape: PelvisShape, origin_mm: tuple[float, float]) ->
     mirror = np.array([sign, 1.0, 1.0])
 
     def film(points: FloatArray) -> FloatArray:
+        """Points of the pelvis on the film."""
         return _to_film(points, shape, origin_mm)
 
     def vector(direction: FloatArray) -> FloatArray:
+        """A direction in the pelvis as it lies on the film."""
         return (film(direction) - film(np.zeros(2))) / shape.scale
 
     def trunk(points: Any) -> FloatArray:
+        """Points in space, given for the right half, projected for this side."""
         return _project(np.asarray(points, dtype=np.float64) * mirror, shape)
 
     head = trunk([_HEAD])[0]

@@ -1,12 +1,13 @@
 """What makes a run resumable and honest: keyed randomness, atomic files, guards, precision."""
 
 from monai_landmark.engines.batches import image_and, loss_of, lower_is_better
-from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, file_sha256, replace_file, save_model
+from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, save_model
 from monai_landmark.engines.guards import NonFiniteLossGuard
 from monai_landmark.engines.precision import PrecisionInferer
 from monai_landmark.engines.progress import ProgressHandler, TransferReportHandler
 from monai_landmark.engines.randomness import Draw, DrawSampler, KeyedDataset, KeyedSteps
 from monai_landmark.engines.views import ViewInferer
+from monai_landmark.files import file_sha256, replace_file
 
 __all__ = [
     "Draw",

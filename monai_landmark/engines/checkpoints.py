@@ -1,74 +1,25 @@
-"""Files that a crash cannot spoil: written beside, flushed, then moved into place."""
+"""The finished model and the state of a run, as files that a crash cannot spoil."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import safetensors.torch
 import torch
 from ignite.engine import Engine, Events
-from safetensors.torch import save_file
 from torch import nn
 
 import monai_landmark
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.engines.randomness import DrawSampler
 from monai_landmark.errors import WeightsError
+from monai_landmark.files import file_sha256, replace_file, write_text
 
-__all__ = ["ModelSaver", "TrainingStateSaver", "file_sha256", "replace_file", "save_model"]
-
-
-@contextmanager
-def replace_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of ``path`` when all of it is on disk.
-
-    Args:
-        path: the file to write; left as it was if the block raises.
-
-    Yields:
-        A binary file object.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def file_sha256(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Hexadecimal digest.
-    """
-    with open(path, "rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+__all__ = ["ModelSaver", "TrainingStateSaver", "save_model"]
 
 
 def _refuse_non_finite(weights: Mapping[str, Any]) -> None:
@@ -95,15 +46,11 @@ def save_model(network: nn.Module, folder: str | PathLike[str], card: Mapping[st
     folder = Path(folder)
     with replace_file(folder / "model.pt") as stream:
         torch.save(weights, stream)
-    folder_file = folder / "model.safetensors"
-    temporary = folder / ".model.safetensors.partial"
-    save_file(weights, temporary)
-    with open(temporary, "rb+") as stream:
-        os.fsync(stream.fileno())
-    os.replace(temporary, folder_file)
-    facts = {**card, "sha256": file_sha256(folder_file), "version": monai_landmark.__version__}
-    with replace_file(folder / "model.json") as stream:
-        stream.write(json.dumps(facts, indent=2).encode())
+    with replace_file(folder / "model.safetensors") as stream:
+        stream.write(safetensors.torch.save(weights))
+    sha256 = file_sha256(folder / "model.safetensors")
+    facts = {**card, "sha256": sha256, "version": monai_landmark.__version__}
+    write_text(folder / "model.json", json.dumps(facts, indent=2))
 
 
 class ModelSaver:

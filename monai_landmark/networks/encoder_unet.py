@@ -35,6 +35,15 @@ class _DecoderLevel(nn.Module):
         )
 
     def forward(self, deep: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Go one level up.
+
+        Args:
+            deep: ``(B, in_channels, h, w)`` features of the level below.
+            skip: ``(B, skip_channels, H, W)`` encoder features of this level.
+
+        Returns:
+            ``(B, out_channels, H, W)``.
+        """
         enlarged = functional.interpolate(deep, size=skip.shape[-2:], mode="nearest")
         mixed: torch.Tensor = self.mix(torch.cat([enlarged, skip], dim=1))
         return mixed

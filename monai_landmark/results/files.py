@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,9 +14,10 @@ import numpy as np
 from monai_landmark.data.annotations.base import Annotation
 from monai_landmark.data.annotations.slicer import write_mrk_json
 from monai_landmark.errors import DataError
+from monai_landmark.files import write_text
 from monai_landmark.results.result import RESULT_FORMAT, LandmarkResult, parse_json
 
-__all__ = ["load_results", "save_results", "write_csv", "write_markups", "write_text"]
+__all__ = ["load_results", "save_results", "write_csv", "write_markups"]
 
 CSV_COLUMNS = (
     "film",
@@ -35,24 +35,6 @@ CSV_COLUMNS = (
     "version",
     "disclaimer",
 )
-
-
-def write_text(path: str | PathLike[str], text: str) -> Path:
-    """Write a UTF-8 text file in one step: a reader sees the old file or the new one, never half of it.
-
-    Args:
-        path: the file; its folder is made when absent.
-        text: its new content.
-
-    Returns:
-        The path.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
-    return path
 
 
 def write_csv(results: LandmarkResult | Iterable[LandmarkResult], path: str | PathLike[str]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import DataError
+from monai_landmark.files import replace_file
 from monai_landmark.results.canvas import (
     COLORS,
     Canvas,
@@ -120,10 +120,8 @@ def write_overlay(
     """
     picture = draw_overlay(film, result, schema, reference_px, labels=labels, longest=longest)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", compress_level=3)
-    path.write_bytes(buffer.getvalue())
+    with replace_file(path) as stream:
+        picture.save(stream, format="PNG", compress_level=3)
     return path
 
 
@@ -149,6 +147,7 @@ def _draw_marks(
     draw = ImageDraw.Draw(layer)
 
     def line(a: Sequence[float], b: Sequence[float], color: str, width: float) -> None:
+        """Draw a line, unless an end is missing."""
         ends = [float(value) * factor for value in (*a, *b)]
         if all(map(math.isfinite, ends)):
             draw.line(ends, fill=color, width=max(1, round(width * unit * factor)))

@@ -55,6 +55,7 @@ def cumulative_curve(
     end = _axis_end(np.concatenate(list(points.values())), thresholds)
 
     def at(distance: float, share: float) -> tuple[float, float]:
+        """Place in the picture of a share of landmarks within a distance."""
         x = left + (width - left - right) * min(distance / end, 1.0)
         return x, top + (height - top - bottom) * (1.0 - share)
 

@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from monai_landmark import __version__
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import DataError
+from monai_landmark.files import write_text
 from monai_landmark.results import report_sections as sections
 from monai_landmark.results.canvas import landmark_title
 from monai_landmark.results.evaluation import evaluate_results
-from monai_landmark.results.files import save_results, write_text
+from monai_landmark.results.files import save_results
 from monai_landmark.results.html import number
 from monai_landmark.results.plots import film_picture
 from monai_landmark.results.report_info import ReportInfo

@@ -373,6 +373,7 @@ def _origins(evaluation: Evaluation, info: ReportInfo) -> list[tuple[str, str]]:
     results = [film.result for film in evaluation.films]
 
     def distinct(values: Sequence[Any]) -> str:
+        """Each value once, in the order of the films."""
         return ", ".join(dict.fromkeys(str(value) for value in values if value))
 
     hashes = distinct([result.model_sha256 for result in results])

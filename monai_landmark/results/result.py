@@ -276,6 +276,7 @@ def parse_json(text: str, *, file: str | PathLike[str] | None = None) -> Any:
     """
 
     def refuse(constant: str) -> None:
+        """Raise where the parser would make a number of the constant."""
         raise DataError("not JSON", file=file, value=constant, expected="a finite number, or null")
 
     try:

@@ -144,6 +144,15 @@ class _Peaks(NamedTuple):
 
     @staticmethod
     def find(maps: torch.Tensor, logits: bool) -> _Peaks:
+        """Find the maximum of each map.
+
+        Args:
+            maps: ``(..., H, W)``.
+            logits: any finite map has a peak; otherwise only one with a positive value has.
+
+        Returns:
+            The peaks, with shapes ``(...)``.
+        """
         height, width = maps.shape[-2], maps.shape[-1]
         values = maps.flatten(-2)
         top, index = values.max(-1)  # NaN anywhere makes the maximum NaN

@@ -38,6 +38,18 @@ class _BetweenGridAndMillimeters(MapTransform):
 
     @staticmethod
     def convert(points: torch.Tensor, affine: Any) -> torch.Tensor:
+        """Convert points in the direction of the subclass.
+
+        Args:
+            points: ``(K, 2)``, (x, y).
+            affine: of the image, (row, column) -> (x, y) in mm.
+
+        Returns:
+            ``(K, 2)``, (x, y).
+
+        Raises:
+            NotImplementedError: a subclass must say how.
+        """
         raise NotImplementedError
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -7,22 +7,28 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-MonaiBundle = Callable[..., None]
 TINY = ["--epochs", "1", "--steps_per_epoch", "2", "--batch_size", "1", "--precision", "float32"]
 TINY += ["--spatial_size", "[64,64]"]
 
 
 def files(bundle: Path, *more: Path | str) -> list[str]:
     """The words that name several config files, the later ones over the earlier ones."""
-    names = [str(more_file if isinstance(more_file, Path) else bundle / "configs" / more_file) for more_file in more]
+    names = [str(bundle / "configs" / name) for name in more]  # an absolute path stays as it is
     return ["--config_file", str(names)]
+
+
+def start(words: list[str], environment: dict[str, str]) -> str:
+    """Run a command on the CPU, one thread a process; returns what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.fixture()
@@ -38,18 +44,16 @@ def witness(tmp_path: Path) -> Path:
 
 
 def test_one_process_trains_wrapped_and_saves_bare_weights(
-    monai_bundle: MonaiBundle, bundle: Path, films: Path, tmp_path: Path, witness: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, films: Path, tmp_path: Path, witness: Path
 ) -> None:
+    """In a process of its own: ignite does not forget that a process group was there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    for name, value in torchrun.items():
-        monkeypatch.setenv(name, value)
-    folders = ["--dataset_dir", films, "--output_dir", tmp_path / "out", "--architecture", "diffusion-tiny"]
-    words = [*files(bundle, "train.yaml", "multi_gpu.yaml", witness), *folders, *TINY]
-    monai_bundle("run", "train", *words, "--validation_films", "1")
-    assert not torch.distributed.is_initialized()
+        port = str(free.getsockname()[1])
+    torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = ["run", "train", *files(bundle, "train.yaml", "multi_gpu.yaml", witness), "--dataset_dir", str(films)]
+    words += ["--output_dir", str(tmp_path / "out"), "--architecture", "diffusion-tiny", "--validation_films", "1"]
+    start([sys.executable, "-m", "monai.bundle", *words, *TINY], torchrun)
     left = torch.load(tmp_path / "rank0.pt", weights_only=True)
     assert left["wrapped"] == "DistributedDataParallel"
     saved = load_file(tmp_path / "out" / "model.safetensors")
@@ -66,12 +70,10 @@ def test_two_processes_end_with_equal_weights(
     folders = ["--dataset_dir", str(films), "--output_dir", str(tmp_path / "out")]
     words = ["run", command, *files(bundle, f"{command}.yaml", "multi_gpu.yaml", witness), *folders, *TINY]
     words += ["--architecture", "diffusion-tiny", "--validation_films", "1"] if command == "train" else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    said = start([*launch, *words], {})
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["world"] == second["world"] == 2 and first["wrapped"] == "DistributedDataParallel"
     for name, tensor in first["weights"].items():
         assert torch.equal(tensor, second["weights"][name]), name
     assert json.loads((tmp_path / "out" / "model.json").read_text())["steps"] == 2
-    assert done.stdout.count("step 2 of 2") == 1  # only rank 0 speaks
+    assert said.count("step 2 of 2") == 1  # only rank 0 speaks

@@ -14,9 +14,10 @@ from monai_landmark.data.datalist import Datalist, landmarks_array, save_datalis
 from monai_landmark.data.datasets import prepare_chest6, prepare_dha, prepare_isbi2015
 from monai_landmark.data.datasets.chest6 import EXCLUDED
 from monai_landmark.data.datasets.collect import mean_of_readers, rescale
-from monai_landmark.data.datasets.films import bare_name, file_hash
+from monai_landmark.data.datasets.films import bare_name
 from monai_landmark.data.datasets.split import Fractions, split_by_rank
 from monai_landmark.errors import AnnotationError, ConfigurationError
+from monai_landmark.files import file_sha256
 
 
 def save_film(path: Path, seed: int, size: tuple[int, int] = (60, 48)) -> Path:
@@ -122,7 +123,7 @@ def test_isbi_challenge_split_readers_and_faults(isbi: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(landmarks_array(one), points(131, 19, (2400, 1935)) + 0.5)
     np.testing.assert_allclose(landmarks_array(one, "junior"), points(131, 19, (2400, 1935)) + 1)
     assert one["spacing"] == [0.1, 0.1] and one["spacing_source"] == "user" and one["size"] == [2400, 1935]
-    assert one["sha256"] == file_hash(isbi / one["image"])
+    assert one["sha256"] == file_sha256(isbi / one["image"])
     assert any("published" in note for note in found.notes)
     must_save(found, tmp_path)
 

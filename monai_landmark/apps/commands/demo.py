@@ -93,7 +93,7 @@ def _table(metrics: Path) -> Table:
     """Headline numbers of an evaluation, in mm."""
     numbers = json.loads(metrics.read_text(encoding="utf-8"))["all_films"]
     table = Table("measure", "value")
-    table.add_row("mean radial error", f"{numbers['mre_mm']:.2f} mm")
+    table.add_row("mean radial error", f"{numbers['mre_found_mm']:.2f} mm")
     table.add_row("median", f"{numbers['median_mm']:.2f} mm")
     for threshold in ("2", "2.5", "3", "4"):
         table.add_row(f"within {threshold} mm", f"{numbers[f'sdr{threshold}']:.1f} %")

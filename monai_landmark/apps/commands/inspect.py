@@ -14,6 +14,7 @@ from monai_landmark.data.annotations import FORMATS
 from monai_landmark.data.audit import Audit, audit_datalist, audit_folder
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError
+from monai_landmark.files import write_text
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -62,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
             progress=show_progress,
         )
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(audit.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(audit.to_json(), indent=1, allow_nan=False) + "\n")
     _print(audit, Console())
     return 3 if audit.bad else 0
 

@@ -170,6 +170,7 @@ def _film_source(items: dict[str, Item], folder: Path | None) -> Callable[[str],
         paths |= {path.stem: path for path in sorted(folder.rglob("*")) if path.is_file() and is_film(path)}
 
     def read(film: str) -> NDArray[np.float32] | None:
+        """Pixels of one film; None where there is no file of it."""
         return read_film(paths[film]).pixels if film in paths else None
 
     return read

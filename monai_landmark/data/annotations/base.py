@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_landmark.data.annotations.parsing import MISSING, FilePath, Point, write_text
+from monai_landmark.data.annotations.parsing import MISSING, FilePath, Point
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import AnnotationError
+from monai_landmark.files import write_text
 
 __all__ = [
     "Annotation",
@@ -302,6 +303,7 @@ def _check_inside(annotation: Annotation, size: tuple[int, int] | None, file: Fi
     height, width = (math.inf, math.inf) if size is None else size
 
     def inside(x: Any, y: Any) -> Any:
+        """Which of the points lie on the film or its rim."""
         return (x >= -0.5) & (y >= -0.5) & (x <= width) & (y <= height)
 
     x, y = annotation.landmarks.T

@@ -109,8 +109,7 @@ def write_coco(
         "categories": [{"id": 1, "name": category, "keypoints": list(names), "skeleton": []}],
         "annotations": [_entry(annotation, at, films) for at, annotation in enumerate(annotations, start=1)],
     }
-    write_json(path, content)
-    return Path(path)
+    return write_json(path, content)
 
 
 def _entry(annotation: Annotation, at: int, films: dict[str, int]) -> dict[str, Any]:

@@ -31,9 +31,9 @@ from monai_landmark.data.annotations.parsing import (
     number_text,
     parse_point,
     read_text,
-    write_text,
 )
 from monai_landmark.errors import AnnotationError
+from monai_landmark.files import write_text
 
 __all__ = ["read_csv", "write_csv"]
 
@@ -93,8 +93,7 @@ def write_csv(path: FilePath, annotations: Sequence[Annotation], form: Literal["
     columns = ["landmark", *parts] if form == "long" else [f"{name}_{part}" for name in names for part in parts]
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([["film", *with_reader, *columns], *lines])
-    write_text(path, stream.getvalue())
-    return Path(path)
+    return write_text(path, stream.getvalue())
 
 
 def _cells(point: Point) -> list[str]:

@@ -14,8 +14,9 @@ from monai_landmark.data.annotations.base import (
     landmark_names,
     require_all_landmarks,
 )
-from monai_landmark.data.annotations.parsing import FilePath, csv_rows, number_text, parse_number, read_text, write_text
+from monai_landmark.data.annotations.parsing import FilePath, csv_rows, number_text, parse_number, read_text
 from monai_landmark.errors import AnnotationError
+from monai_landmark.files import write_text
 
 __all__ = ["read_dha", "write_dha"]
 
@@ -64,8 +65,7 @@ def write_dha(path: FilePath, annotations: Iterable[Annotation]) -> Path:
             )
         numbers = [number_text(value) for x, y, _ in annotation.points() for value in (x, y)]
         lines.append(",".join([annotation.film, *numbers]) + "\n")
-    write_text(path, "".join(lines))
-    return Path(path)
+    return write_text(path, "".join(lines))
 
 
 def _annotation(cells: list[str], names: tuple[str, ...], path: FilePath, line: str, reader: str | None) -> Annotation:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_landmark.errors import AnnotationError
+from monai_landmark.files import write_text
 
 __all__ = [
     "MISSING",
@@ -27,7 +28,6 @@ __all__ = [
     "read_json",
     "read_text",
     "write_json",
-    "write_text",
 ]
 
 FilePath = str | PathLike[str]
@@ -181,15 +181,9 @@ def csv_rows(text: str, *, file: FilePath, separator: str = ",") -> list[tuple[i
         raise AnnotationError("not valid CSV", file=file, field=place, value=str(error), action=action) from error
 
 
-def write_text(path: FilePath, text: str) -> None:
-    """Write UTF-8 text with line feeds on every system, making the folder."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_json(path: FilePath, content: Any) -> None:
+def write_json(path: FilePath, content: Any) -> Path:
     """Write indented JSON; NaN, which JSON does not know, is refused by ValueError."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def annotation_files(path: FilePath, *suffixes: str) -> list[Path]:

@@ -73,8 +73,8 @@ def write_plain_json(path: FilePath, annotations: Sequence[Annotation]) -> Path:
             expected="1 schema",
         )
     shared = names.pop()
-    write_json(path, {"landmarks": shared and list(shared), "films": [_film(annotation) for annotation in annotations]})
-    return Path(path)
+    films = [_film(annotation) for annotation in annotations]
+    return write_json(path, {"landmarks": shared and list(shared), "films": films})
 
 
 def _film(annotation: Annotation) -> dict[str, Any]:

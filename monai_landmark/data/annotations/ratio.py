@@ -68,6 +68,7 @@ def write_ratio(folder: FilePath, annotations: Iterable[Annotation], *, film_siz
     """
 
     def text(annotation: Annotation) -> str:
+        """Content of the file of one film."""
         height, width = find_film(film_sizes, annotation.film, file=None, what="size")
         lines = [f"{x / width!r} {y / height!r}\n" for x, y, _ in annotation.points()]
         return "".join([f"{len(lines)}\n", *lines])

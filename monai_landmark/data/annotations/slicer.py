@@ -40,10 +40,10 @@ from monai_landmark.data.annotations.parsing import (
     read_json,
     read_text,
     write_json,
-    write_text,
 )
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import AnnotationError
+from monai_landmark.files import write_text
 
 __all__ = ["Spacings", "read_fcsv", "read_mrk_json", "write_fcsv", "write_mrk_json"]
 
@@ -135,8 +135,7 @@ def write_mrk_json(
         "controlPoints": points,
         "display": {"pointLabelsVisibility": True},
     }
-    write_json(path, {"@schema": MARKUPS_SCHEMA, "markups": [markup]})
-    return Path(path)
+    return write_json(path, {"@schema": MARKUPS_SCHEMA, "markups": [markup]})
 
 
 def write_fcsv(
@@ -156,8 +155,7 @@ def write_fcsv(
     for at, (label, text, position) in enumerate(_placed(annotation, spacing, descriptions), start=1):
         if position is not None:
             writer.writerow([at, *map(number_text, position), 0, 0, 0, 1, 1, 1, 0, label, text, ""])
-    write_text(path, stream.getvalue())
-    return Path(path)
+    return write_text(path, stream.getvalue())
 
 
 def _placed(

@@ -11,7 +11,7 @@ from monai_landmark.data.annotations import Annotation, read_dha
 from monai_landmark.data.annotations.base import check_annotations
 from monai_landmark.data.datalist import Datalist
 from monai_landmark.data.datasets.collect import Candidate, Marks, collect, rescale
-from monai_landmark.data.datasets.films import Progress, Size, Spacing, bare_name, films_below
+from monai_landmark.data.datasets.films import Progress, Size, Spacing, bare_name, films_below, only_one
 from monai_landmark.data.datasets.manifest import ManifestRow, read_manifest
 from monai_landmark.data.datasets.split import DEFAULT_FRACTIONS, Fractions, split_by_rank
 from monai_landmark.data.spacing import check_spacing
@@ -89,16 +89,9 @@ def prepare_dha(
 
 
 def _find_table(folder: Path) -> Path:
-    found = sorted(path for name in _TABLES for path in folder.rglob(name))
-    if len(found) != 1:
-        raise ConfigurationError(
-            f"{len(found)} annotation tables",
-            file=folder,
-            value=[str(path) for path in found],
-            expected=f"one file called {' or '.join(_TABLES)}",
-            action="name it with `--annotations FILE`",
-        )
-    return found[0]
+    found = (path for name in _TABLES for path in folder.rglob(name))
+    expected = f"one file called {' or '.join(_TABLES)}"
+    return only_one(found, folder, "annotation tables", expected=expected, action="name it with `--annotations FILE`")
 
 
 def _marks(annotation: Annotation, row: ManifestRow | None, table: Path, rule: str | None, size: Size) -> Marks:

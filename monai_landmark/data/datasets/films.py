@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from monai_landmark.data.datalist import LeftOut
 from monai_landmark.data.duplicates import Fingerprint, fingerprint
 from monai_landmark.data.reader import FILM_SUFFIXES, is_film, read_film
 from monai_landmark.errors import AnnotationError, ConfigurationError, DataError
+from monai_landmark.files import file_sha256
 
 __all__ = [
     "OpenedFilm",
@@ -20,8 +20,8 @@ __all__ = [
     "Size",
     "Spacing",
     "bare_name",
-    "file_hash",
     "films_below",
+    "only_one",
     "open_film",
     "open_films",
     "read_table",
@@ -67,6 +67,27 @@ def films_below(folder: Path) -> list[Path]:
     return sorted(path for path in visible if is_film(path))
 
 
+def only_one(found: Iterable[Path], folder: Path, kind: str, *, expected: str, action: str) -> Path:
+    """The one file or folder that a data set holds of a kind.
+
+    Args:
+        found: what there is of the kind.
+        folder: where it was looked for.
+        kind: its plural, for the message.
+        expected: how the one is called.
+        action: what to do when it is missing or comes more than once.
+
+    Raises:
+        ConfigurationError: it is missing or comes more than once.
+    """
+    paths = sorted(found)
+    if len(paths) != 1:
+        raise ConfigurationError(
+            f"{len(paths)} {kind}", file=folder, value=[str(path) for path in paths], expected=expected, action=action
+        )
+    return paths[0]
+
+
 def open_film(path: Path, spacing_mm: Spacing | None = None) -> OpenedFilm:
     """Read one film and forget its pixels.
 
@@ -79,7 +100,7 @@ def open_film(path: Path, spacing_mm: Spacing | None = None) -> OpenedFilm:
     """
     film = read_film(path, spacing_mm)
     spacing = film.spacing
-    return OpenedFilm(film.size, spacing.mm, spacing.source, file_hash(path), fingerprint(film.pixels), film.info)
+    return OpenedFilm(film.size, spacing.mm, spacing.source, file_sha256(path), fingerprint(film.pixels), film.info)
 
 
 def open_films(
@@ -117,15 +138,6 @@ def bare_name(name: str) -> str:
     """Name without a film's suffix; other dots, as in ``1.2.840.113``, belong to the name."""
     suffix = next((s for s in sorted(FILM_SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
     return name[: len(name) - len(suffix)]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as ``sha256sum`` prints it."""
-    content = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
 
 
 def read_table(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:

@@ -150,6 +150,7 @@ def _patient_rule(folder: Path, films: FilmIndex, pattern: str | None, table: Pa
         ) from error
 
     def matched(path: Path) -> str | None:
+        """Patient in a film's path; None where the pattern is not found."""
         match = expression.search(relative_name(path, folder))
         if match is None:
             return None

@@ -14,7 +14,7 @@ import numpy as np
 from monai_landmark.data.annotations import read_isbi
 from monai_landmark.data.datalist import Datalist
 from monai_landmark.data.datasets.collect import Candidate, Marks, collect, mean_of_readers
-from monai_landmark.data.datasets.films import Progress, Size, Spacing, films_below
+from monai_landmark.data.datasets.films import Progress, Size, Spacing, films_below, only_one
 from monai_landmark.errors import ConfigurationError, FilmError
 
 __all__ = ["READERS", "SPLITS", "prepare_isbi2015"]
@@ -78,16 +78,10 @@ def prepare_isbi2015(
 
 
 def _reader_folder(folder: Path, reader: str) -> Path:
-    found = sorted(path for path in folder.rglob(f"400_{reader}") if path.is_dir())
-    if len(found) != 1:
-        raise ConfigurationError(
-            f"{len(found)} folders of the {reader} reader",
-            file=folder,
-            value=[str(path) for path in found],
-            expected=f"one folder named 400_{reader}",
-            action="point at the folder that holds the films and both readers' folders",
-        )
-    return found[0]
+    found = (path for path in folder.rglob(f"400_{reader}") if path.is_dir())
+    action = "point at the folder that holds the films and both readers' folders"
+    kind, expected = f"folders of the {reader} reader", f"one folder named 400_{reader}"
+    return only_one(found, folder, kind, expected=expected, action=action)
 
 
 def _numbered_films(folder: Path) -> dict[int, Path]:

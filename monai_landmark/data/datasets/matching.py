@@ -124,6 +124,7 @@ def read_all_annotations(
     spacings = {bare_name(film.name): one.spacing_mm for film, one in opened.items()}
 
     def read(file: Path) -> list[Annotation]:
+        """Annotations of one file, checked against the films where its format needs them."""
         found = kind or sniff_format(file)
         needs_size, needs_spacing = found == "ratio", found in ("mrk.json", "fcsv")
         return read_annotations(
