@@ -12,7 +12,8 @@ from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 
 from monai_landmark.errors import ConfigurationError, DataError
-from monai_landmark.results.collect import ModelCard, landmark_result
+from monai_landmark.networks import model_card
+from monai_landmark.results.collect import landmark_result
 from monai_landmark.results.result import LandmarkResult
 
 __all__ = ["LandmarkPredictor"]
@@ -50,7 +51,7 @@ class LandmarkPredictor:
         if device is not None:
             parser["device"] = f"$torch.device('{torch.device(device)}')"
         self.schema = parser.get_parsed_content("landmarks")
-        self.card = ModelCard(parser.get_parsed_content("model_dir"))
+        self.card = model_card(parser.get_parsed_content("model_dir"))
         self.device: torch.device = parser.get_parsed_content("device")
         self.network = parser.get_parsed_content("network").eval()
         parser.get_parsed_content("weights")()

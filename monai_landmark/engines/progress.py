@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from typing import Any
@@ -51,19 +52,21 @@ class ProgressHandler:
 
     def _stepped(self, engine: Engine) -> None:
         loss = float(engine.state.output[CommonKeys.LOSS].detach())
-        share = 1.0 if self._loss != self._loss else self.smoothing
-        self._loss = loss * share + (self._loss if share < 1 else 0.0) * (1 - share)
+        first = math.isnan(self._loss)
+        self._loss = loss if first else self._loss + self.smoothing * (loss - self._loss)
         self._films += len(engine.state.output[CommonKeys.IMAGE])
-        rate = self._films / max(time.monotonic() - self._start, 1e-9)
-        self._bar.set_postfix_str(f"loss {self._loss:.4f}, {rate:.1f} films/s", refresh=False)
+        self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate():.1f} films/s", refresh=False)
         self._bar.update()
+
+    def _rate(self) -> float:
+        """Films per second since the start."""
+        return self._films / max(time.monotonic() - self._start, 1e-9)
 
     def _epoch_completed(self, engine: Engine) -> None:
         if not self._bar.disable:
             return
-        state, elapsed = engine.state, time.monotonic() - self._start
+        state, rate = engine.state, self._rate()
         total = state.max_epochs * state.epoch_length
-        rate = self._films / max(elapsed, 1e-9)
         left = (total - state.iteration) * len(state.output[CommonKeys.IMAGE]) / max(rate, 1e-9)
         _LOGGER.info(
             "step %d of %d: loss %.4f, %.1f films/s, %d min %02d s left",

@@ -16,7 +16,7 @@ from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
 from monai_landmark.networks.landmark_unet import SIZES, LandmarkUNet
 from monai_landmark.networks.weights import read_state_dict
 
-__all__ = ["TrainedWeights", "landmark_network", "trained", "trained_schema"]
+__all__ = ["TrainedWeights", "landmark_network", "model_card", "trained", "trained_schema"]
 
 _DIFFUSION = "diffusion-"
 
@@ -59,6 +59,32 @@ def landmark_network(
     return LandmarkUNet(landmarks, size=size, weights_file=weights_file, **options)
 
 
+def model_card(model_dir: str | PathLike[str], required: str | None = None) -> dict[str, Any]:
+    """What is known about the weights in a folder: ``model.json``.
+
+    Args:
+        model_dir: folder that ``train`` wrote.
+        required: a fact that it must state.
+
+    Returns:
+        Its content; empty where nothing was trained yet.
+
+    Raises:
+        WeightsError: if ``model.json`` is damaged or lacks the fact.
+    """
+    file = Path(model_dir) / "model.json"
+    if not file.is_file():
+        return {}
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        card = None
+    if not isinstance(card, dict) or (required is not None and required not in card):
+        action = "train again, or copy model.json from where the weights came"
+        raise WeightsError("does not say what was trained", file=file, field=required, action=action)
+    return card
+
+
 def trained(model_dir: str | PathLike[str], key: str, default: Any) -> Any:
     """What the training in a folder used, from its ``model.json``.
 
@@ -73,14 +99,7 @@ def trained(model_dir: str | PathLike[str], key: str, default: Any) -> Any:
     Raises:
         WeightsError: if ``model.json`` is damaged or lacks the fact.
     """
-    card = Path(model_dir) / "model.json"
-    if not card.is_file():
-        return default
-    try:
-        return json.loads(card.read_text(encoding="utf-8"))[key]
-    except (ValueError, KeyError, TypeError) as error:
-        action = "train again, or copy model.json from where the weights came"
-        raise WeightsError("does not say what was trained", file=card, field=key, action=action) from error
+    return model_card(model_dir, required=key).get(key, default)
 
 
 def trained_schema(model_dir: str | PathLike[str], default: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,21 +12,10 @@ from ignite.engine import Engine, Events
 
 from monai_landmark.data.geometry import film_affine, mm_to_grid
 from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.networks import model_card
 from monai_landmark.results.result import LandmarkResult
 
-__all__ = ["ModelCard", "ResultCollector", "landmark_result"]
-
-
-class ModelCard(dict[str, Any]):
-    """What is known about the weights: ``model.json`` beside them, empty where nothing was trained yet.
-
-    Args:
-        model_dir: folder that ``train`` wrote.
-    """
-
-    def __init__(self, model_dir: str | PathLike[str]) -> None:
-        card = Path(model_dir) / "model.json"
-        super().__init__(json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {})
+__all__ = ["ResultCollector", "landmark_result"]
 
 
 def landmark_result(
@@ -42,7 +29,7 @@ def landmark_result(
         confidence: ``(K,)`` in [0, 1], or None.
         meta: the image's meta as :class:`monai_landmark.data.reader.RadiographReader` left it.
         schema: the landmarks' names.
-        card: see :class:`ModelCard`.
+        card: see :func:`monai_landmark.networks.model_card`.
 
     Returns:
         The result, its points in pixels of the original film.
@@ -82,7 +69,7 @@ class ResultCollector:
         points_key: str = "pred",
         confidence_key: str = "confidence",
     ) -> None:
-        self.schema, self.card = schema, ModelCard(model_dir)
+        self.schema, self.card = schema, model_card(model_dir)
         self.points_key, self.confidence_key = points_key, confidence_key
         self.results: list[LandmarkResult] = []
         self.images: dict[str, str] = {}
