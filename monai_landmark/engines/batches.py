@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from monai.engines.utils import default_prepare_batch
 from monai.utils import CommonKeys
 
-__all__ = ["image_and", "loss_of", "lower_is_better"]
+__all__ = ["image_and", "image_told_source", "loss_of", "lower_is_better"]
 
 
 def image_and(label_key: str | None, image_key: str = "image") -> Any:
@@ -31,6 +32,25 @@ def _prepare(
     if label_key is not None:
         keyed[CommonKeys.LABEL] = batch[label_key]
     return default_prepare_batch(keyed, device, non_blocking, **kwargs)
+
+
+def image_told_source(
+    batch: Any, device: Any = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[torch.Tensor, None, tuple[()], dict[str, torch.Tensor]]:
+    """MONAI's ``prepare_batch`` for pre-training: there is no label, and the objective is told where films come from.
+
+    Args:
+        batch: has ``image`` and ``source``.
+        device: where they go.
+        non_blocking: as for :meth:`torch.Tensor.to`.
+        **kwargs: as for :meth:`torch.Tensor.to`.
+
+    Returns:
+        The films, no label, and ``source`` for the network.
+    """
+    image, source = batch[CommonKeys.IMAGE], torch.as_tensor(batch["source"])
+    moved = source.to(device=device, non_blocking=non_blocking)
+    return image.to(device=device, non_blocking=non_blocking, **kwargs), None, (), {"source": moved}
 
 
 def loss_of(output: Any) -> float:

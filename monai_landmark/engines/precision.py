@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class PrecisionInferer(Inferer):
         super().__init__()
         self.inferer, self.dtype = inferer, dtype
 
-    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Run the network.
 
         Args:
@@ -49,7 +50,7 @@ class PrecisionInferer(Inferer):
             **kwargs: passed on.
 
         Returns:
-            The network's output, float32.
+            The network's output, float32: a tensor, or a dictionary of tensors.
         """
         kind = inputs.device.type
         dtype = fast_dtype(inputs.device) if self.dtype == "auto" else getattr(torch, self.dtype)
@@ -58,5 +59,6 @@ class PrecisionInferer(Inferer):
         with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
             run = network if self.inferer is None else self.inferer
             output = run(plain, *args, **kwargs) if run is network else run(plain, network, *args, **kwargs)
-        result: torch.Tensor = output.float()
-        return result
+        if isinstance(output, Mapping):
+            return {name: tensor.float() for name, tensor in output.items()}
+        return output.float()

@@ -21,6 +21,9 @@ _LOGGER = logging.getLogger(__name__)
 class ProgressHandler:
     """A progress bar with loss, films per second and time left; one log line an epoch where there is no terminal.
 
+    Where the run ends by the clock (:class:`~monai_landmark.engines.ProgressSchedule` with a budget), the number of
+    steps is an estimate from those done so far.
+
     Args:
         smoothing: weight of the newest loss in the running mean that is shown.
     """
@@ -44,10 +47,13 @@ class ProgressHandler:
         engine.add_event_handler(Events.COMPLETED, lambda _: self._bar.close())
 
     def _started(self, engine: Engine) -> None:
-        total = engine.state.max_epochs * engine.state.epoch_length
         self._start, self._films = time.monotonic(), 0
         self._bar = tqdm(
-            total=total, initial=engine.state.iteration, unit="step", disable=not sys.stderr.isatty(), leave=True
+            total=_total(engine),
+            initial=engine.state.iteration,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            leave=True,
         )
 
     def _stepped(self, engine: Engine) -> None:
@@ -56,6 +62,7 @@ class ProgressHandler:
         self._loss = loss if first else self._loss + self.smoothing * (loss - self._loss)
         self._films += len(engine.state.output[CommonKeys.IMAGE])
         self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate():.1f} films/s", refresh=False)
+        self._bar.total = _total(engine)
         self._bar.update()
 
     def _rate(self) -> float:
@@ -65,13 +72,19 @@ class ProgressHandler:
     def _epoch_completed(self, engine: Engine) -> None:
         if not self._bar.disable:
             return
-        state, rate = engine.state, self._rate()
-        total = state.max_epochs * state.epoch_length
+        state, rate, total = engine.state, self._rate(), _total(engine)
         left = (total - state.iteration) * len(state.output[CommonKeys.IMAGE]) / max(rate, 1e-9)
         _LOGGER.info(
             "step %d of %d: loss %.4f, %.1f films/s, %d min %02d s left",
             *(state.iteration, total, self._loss, rate, left // 60, left % 60),
         )
+
+
+def _total(engine: Engine) -> int:
+    """Number of steps of the whole run, as far as it is known."""
+    state = engine.state
+    progress = float(getattr(state, "progress", 0.0))
+    return round(state.iteration / progress) if progress > 0 else int(state.max_epochs * state.epoch_length)
 
 
 class TransferReportHandler:

@@ -12,9 +12,14 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.transforms import Randomizable, Transform
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
+from monai_landmark.errors import ConfigurationError
+
 __all__ = ["Draw", "DrawSampler", "KeyedDataset", "KeyedSteps"]
+
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Draw(NamedTuple):
@@ -27,16 +32,33 @@ class Draw(NamedTuple):
 class DrawSampler(Sampler[Draw]):
     """Draws in random order without end of an epoch: every item once, then every item once again, and so on.
 
+    With weights an item comes in proportion to its own: of every ``length`` draws as often as is its share of them,
+    rounded up or down so that the shares become exact over the run (systematic sampling, with the golden ratio as step
+    from one round to the next; Knuth, "The Art of Computer Programming" 3, section 6.4, theorem S).
+
     Args:
         length: number of items.
         draws: how many to draw each time the sampler is walked through.
         seed: seed of the order.
         rank: index of this process in distributed training; it takes every ``world_size``-th draw.
         world_size: number of processes.
+        weights: how often each item is drawn compared with the others, ``length`` numbers; None for all alike.
+
+    Raises:
+        ConfigurationError: if the weights are not one number of at least 0 for each item, or all 0.
     """
 
-    def __init__(self, length: int, draws: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        draws: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.length, self.draws, self.seed, self.rank, self.world_size = length, draws, seed, rank, world_size
+        self.weights = None if weights is None else _checked_weights(weights, length)
         self.start = 0
 
     def __len__(self) -> int:
@@ -44,10 +66,22 @@ class DrawSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         start, self.start = self.start, self.start + self.draws
+        order, ordered = np.arange(0), -1
         for number in range(start + self.rank, start + self.draws, self.world_size):
             epoch, place = divmod(number, self.length)
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+            if epoch != ordered:
+                order, ordered = self._order(epoch), epoch
             yield Draw(int(order[place]), number)
+
+    def _order(self, epoch: int) -> NDArray[np.intp]:
+        """The items of ``length`` draws."""
+        random = np.random.default_rng([self.seed, epoch])
+        if self.weights is None:
+            return random.permutation(self.length)
+        offset = (np.random.default_rng(self.seed).random() + epoch * _GOLDEN) % 1
+        edges = np.cumsum(self.weights) / np.sum(self.weights)
+        drawn = np.searchsorted(edges, (np.arange(self.length) + offset) / self.length, side="right")
+        return random.permutation(np.minimum(drawn, self.length - 1))
 
 
 class KeyedDataset(Dataset[Any]):
@@ -106,6 +140,19 @@ class KeyedSteps:
             engine: the trainer; the number of its step is the key.
         """
         torch.manual_seed(_key(self.seed, engine.state.iteration, self.rank))
+
+
+def _checked_weights(weights: Sequence[float], length: int) -> NDArray[np.float64]:
+    """``(length,)`` weights."""
+    checked = np.asarray(weights, dtype=np.float64)
+    if checked.shape != (length,) or not (np.isfinite(checked).all() and (checked >= 0).all() and checked.sum() > 0):
+        raise ConfigurationError(
+            "the weights do not fit the items",
+            field="weights",
+            value=weights,
+            expected=f"{length} finite numbers of at least 0, not all 0",
+        )
+    return checked
 
 
 def _key(*parts: int) -> int:

@@ -15,8 +15,13 @@ from monai.networks.blocks import Convolution
 from torch import nn
 from torch.nn import functional
 
-from monai_landmark.errors import ConfigurationError
-from monai_landmark.networks.weights import TransferReport, load_encoder_weights
+from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.networks.weights import (
+    TransferReport,
+    load_encoder_weights,
+    read_state_dict,
+    transfer_weights,
+)
 
 __all__ = ["EncoderLandmarkUNet"]
 
@@ -58,7 +63,8 @@ class EncoderLandmarkUNet(nn.Module):
         in_channels: channels of the film; ImageNet weights are summed over color for a single one.
         pretrained: load timm's own ImageNet weights (from its cache or hub).
         weights_file: load the encoder from a local ``.safetensors``, ``.pt`` or ``.pth`` file instead; names of timm
-            and of the efficientnet_lite_pytorch layout are understood. It goes before ``pretrained``.
+            and of the efficientnet_lite_pytorch layout are understood. It goes before ``pretrained``. A file of a
+            whole network of this kind, as denoising pre-training writes it, fills the decoder too.
         decoder_channels: widths of the decoder, the full grid last; of an encoder with fewer levels the last ones.
 
     Raises:
@@ -78,10 +84,9 @@ class EncoderLandmarkUNet(nn.Module):
         decoder_channels: Sequence[int] = (128, 96, 64, 32, 24),
     ) -> None:
         super().__init__()
+        self.architecture = encoder
         load_timm = pretrained and weights_file is None
         self.encoder = timm.create_model(encoder, features_only=True, in_chans=in_channels, pretrained=load_timm)
-        if weights_file is not None:
-            self.transfer_report = load_encoder_weights(self.encoder, weights_file)
         widths = self.encoder.feature_info.channels()
         skips = [*widths[-2::-1], in_channels]
         self.decoder = nn.ModuleList()
@@ -96,6 +101,26 @@ class EncoderLandmarkUNet(nn.Module):
             deep = out
         self.head = nn.Conv2d(deep, landmarks, kernel_size=1)
         nn.init.normal_(self.head.weight, std=0.01)
+        if weights_file is not None:
+            self.transfer_report = self._load(weights_file)
+
+    def _load(self, file: str | PathLike[str]) -> TransferReport:
+        """Fill encoder and decoder, or the encoder alone where the file holds no more; the head starts anew."""
+        weights = read_state_dict(file)
+        if not any(name.startswith("decoder.") for name in weights):
+            return load_encoder_weights(self.encoder, file)
+        body = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+        report = transfer_weights(self, body, str(file))
+        missing = [name for name in report.reinitialized if not name.startswith("head.")]
+        if missing or report.ignored:
+            raise WeightsError(
+                "weights of another encoder or decoder",
+                file=file,
+                value=[*missing, *report.ignored][:4],
+                expected="every tensor but the head to fit",
+                action="name the encoder that the file was trained with",
+            )
+        return report
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Heatmap logits of a film.

@@ -3,60 +3,187 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import timm
 from ignite.engine import Engine, Events
 from torch import nn
 
 from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.networks.diffusion_unet import SIZES
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
-from monai_landmark.networks.landmark_unet import SIZES, LandmarkUNet
+from monai_landmark.networks.feature_probe import HEAD_WIDTH, FeatureProbe, FrozenFeatures
+from monai_landmark.networks.landmark_unet import LandmarkUNet
+from monai_landmark.networks.noise_levels import NoiseLevels, NoisyLandmarkUNet
 from monai_landmark.networks.weights import read_state_dict
 
-__all__ = ["TrainedWeights", "landmark_network", "model_card", "trained", "trained_schema"]
+__all__ = [
+    "LandmarkNetwork",
+    "TrainedWeights",
+    "landmark_network",
+    "model_card",
+    "trained",
+    "trained_schema",
+    "transfer_settings",
+]
+
+LandmarkNetwork: TypeAlias = EncoderLandmarkUNet | LandmarkUNet | FeatureProbe
 
 _DIFFUSION = "diffusion-"
 
 
 def landmark_network(
-    landmarks: int, architecture: str, initialization: str | PathLike[str] = "random", **options: Any
-) -> EncoderLandmarkUNet | LandmarkUNet:
+    landmarks: int,
+    architecture: str = "auto",
+    initialization: str | PathLike[str] = "random",
+    frozen: bool = False,
+    timesteps: Sequence[int] = (0,),
+    noise: bool = False,
+    schedule: Mapping[str, Any] | None = None,
+    probe: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> LandmarkNetwork:
     """Build a landmark network and fill it.
 
     Args:
         landmarks: number of landmarks K.
-        architecture: ``diffusion-tiny``, ``diffusion-small``, ``diffusion-base``, or the name of a timm encoder.
+        architecture: ``diffusion-tiny``, ``diffusion-small``, ``diffusion-base``, or the name of a timm encoder;
+            ``auto``: the one that ``model.json`` beside the weights file states.
         initialization: ``random``; ``imagenet`` (timm's own weights, for an encoder); or a weights file: one that
-            pre-training wrote for a diffusion network, the encoder's own weights for a timm encoder.
+            pre-training wrote, or the encoder's own weights for a timm encoder.
+        frozen: train only a light head on the network's features, see
+            :class:`~monai_landmark.networks.feature_probe.FeatureProbe`; otherwise the whole network.
+        timesteps: what a diffusion network is told; 0 is a clean film. Of several the features are averaged (those of a
+            frozen network concatenated, unless ``probe`` says otherwise).
+        noise: noise the film to each of the timesteps first, by the schedule of the pre-training: the same noise for
+            every film, drawn anew only while the whole network trains.
+        schedule: the noise, see :func:`~monai_landmark.networks.noise_levels.noise_scheduler`; ``model.json`` beside
+            the weights file by default.
+        probe: of a frozen network: ``levels``, ``combine`` and the ``width`` of the head.
         **options: passed on to the network.
 
     Returns:
         The network, with its ``transfer_report`` where a file was read.
 
     Raises:
-        ConfigurationError: if the architecture is unknown, or does not go together with the initialization.
-        WeightsError: if the file does not fit.
+        ConfigurationError: if the architecture is unknown, or settings do not go together.
+        WeightsError: if the file does not fit, or ``model.json`` lacks what is needed of it.
     """
     random, imagenet = str(initialization) == "random", str(initialization) == "imagenet"
     weights_file = None if random or imagenet else initialization
+    if architecture == "auto":
+        architecture = _stated_architecture(weights_file)
+    levels = _noise_levels(timesteps, noise, schedule, weights_file)
+    if probe and not frozen:
+        problem = "a network that is trained as a whole has no probe"
+        raise ConfigurationError(problem, field="probe", value=dict(probe), action="set frozen=True")
+    network = _whole_network(landmarks, architecture, imagenet, levels, weights_file=weights_file, **options)
+    if not frozen:
+        return network
+    settings = dict(probe or {})
+    width = settings.pop("width", HEAD_WIDTH)
+    features = FrozenFeatures(network, noise=levels, **settings)
+    return FeatureProbe(features, landmarks, width, network.transfer_report)
+
+
+def _whole_network(
+    landmarks: int, architecture: str, imagenet: bool, levels: NoiseLevels, **options: Any
+) -> EncoderLandmarkUNet | LandmarkUNet:
     if not architecture.startswith(_DIFFUSION) and timm.is_model(architecture):
-        return EncoderLandmarkUNet(landmarks, architecture, pretrained=imagenet, weights_file=weights_file, **options)
+        if not levels.clean:
+            raise ConfigurationError(
+                "an encoder knows no timesteps and no noise",
+                field="timesteps, noise",
+                value=levels.describe(),
+                expected="timesteps=(0,) and noise=False, or a diffusion network",
+            )
+        return EncoderLandmarkUNet(landmarks, architecture, pretrained=imagenet, **options)
+    _refuse_diffusion(architecture, imagenet)
     size = architecture.removeprefix(_DIFFUSION)
-    if not architecture.startswith(_DIFFUSION) or size not in SIZES:
+    if levels.scheduler is None and len(levels) == 1:
+        return LandmarkUNet(landmarks, size=size, timestep=levels.timesteps[0], **options)
+    return NoisyLandmarkUNet(landmarks, levels, size=size, **options)
+
+
+def _stated_architecture(weights_file: str | PathLike[str] | None) -> str:
+    """What ``model.json`` beside a weights file says; a missing file is an error, not a default."""
+    if weights_file is None:
+        raise ConfigurationError(
+            "only a weights file says which architecture it is of",
+            field="architecture",
+            value="auto",
+            action="name the architecture",
+        )
+    folder = Path(weights_file).parent
+    stated = model_card(folder, required="architecture").get("architecture")
+    if not isinstance(stated, str):
+        raise WeightsError(
+            "nothing says which architecture the weights are of",
+            file=folder / "model.json",
+            field="architecture",
+            action="name the architecture, or keep model.json beside the weights",
+        )
+    return stated
+
+
+def _noise_levels(
+    timesteps: Sequence[int], noise: bool, schedule: Mapping[str, Any] | None, weights_file: str | PathLike[str] | None
+) -> NoiseLevels:
+    if not noise:
+        return NoiseLevels(timesteps)
+    if schedule is None and weights_file is None:
+        raise ConfigurationError(
+            "without pre-training there is no noise to repeat",
+            field="schedule",
+            expected="e.g. {'timesteps': 500, 'schedule': 'linear_beta'}",
+            action="give the schedule, or leave the films clean (noise=False)",
+        )
+    return NoiseLevels(timesteps, model_card(Path(weights_file or ".").parent) if schedule is None else schedule)
+
+
+def _refuse_diffusion(architecture: str, imagenet: bool) -> None:
+    """Refuse what is no diffusion network, and one that is to start from ImageNet."""
+    if not architecture.startswith(_DIFFUSION) or architecture.removeprefix(_DIFFUSION) not in SIZES:
         expected = " | ".join(f"{_DIFFUSION}{name}" for name in SIZES) + " | a timm encoder"
         raise ConfigurationError("unknown architecture", field="architecture", value=architecture, expected=expected)
     if imagenet:
         raise ConfigurationError(
             "there are no ImageNet weights for the diffusion U-Net",
             field="initialization",
-            value=initialization,
+            value="imagenet",
             expected="random or a file that pre-training wrote",
             action="name a timm encoder as the architecture to start from ImageNet",
         )
-    return LandmarkUNet(landmarks, size=size, weights_file=weights_file, **options)
+
+
+def transfer_settings(network: nn.Module) -> dict[str, Any]:
+    """How a network looks at a film: what :func:`landmark_network` must be told to build it once more.
+
+    Args:
+        network: made by :func:`landmark_network`.
+
+    Returns:
+        JSON facts ``frozen``, ``timesteps``, ``noise``, ``schedule`` and ``probe``, for the model card.
+    """
+    frozen = isinstance(network, FeatureProbe)
+    if isinstance(network, FeatureProbe):
+        levels = network.features.noise
+    else:
+        levels = getattr(network, "levels", None) or NoiseLevels((getattr(network, "timestep", 0),))
+    settings = {
+        "frozen": frozen,
+        "timesteps": [int(t) for t in levels.timesteps],
+        "noise": levels.scheduler is not None,
+        "schedule": levels.schedule,
+        "probe": None,
+    }
+    if isinstance(network, FeatureProbe):
+        features, width = network.features, network.head.width
+        settings["probe"] = {"levels": list(features.levels), "combine": features.combine, "width": width}
+    return settings
 
 
 def model_card(model_dir: str | PathLike[str], required: str | None = None) -> dict[str, Any]:

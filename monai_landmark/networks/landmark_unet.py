@@ -1,8 +1,4 @@
-"""MONAI's diffusion U-Net, as the network that DDPM pre-training leaves behind and as a landmark detector.
-
-Both work on ``patch_size`` x ``patch_size`` pixel patches folded into channels (simple diffusion, Hoogeboom et al.,
-ICML 2023): the full grid at a quarter of the cost, and for independent noise the same diffusion.
-"""
+"""The diffusion U-Net as a landmark detector, and the way into it for the weights of diffusion pre-training."""
 
 from __future__ import annotations
 
@@ -11,75 +7,17 @@ from os import PathLike
 from typing import Any
 
 import torch
-from monai.networks.nets import DiffusionModelUNet
 from torch import nn
-from torch.nn import functional
 
-from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.errors import WeightsError
+from monai_landmark.networks.diffusion_unet import DiffusionUNet
 from monai_landmark.networks.weights import StateDict, TransferReport, read_state_dict, transfer_weights
 
-__all__ = ["SIZES", "DiffusionUNet", "LandmarkUNet"]
+__all__ = ["LandmarkUNet"]
 
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": (24, 48, 96, 128), "num_res_blocks": 1, "norm_num_groups": 8},
-    "small": {"channels": (64, 96, 128, 192), "num_res_blocks": 2, "norm_num_groups": 16},
-    "base": {"channels": (96, 192, 256, 384), "num_res_blocks": 2, "norm_num_groups": 32},
-}
 _FINAL = "unet.out.2.conv."  # the last convolution: predicts noise before the transfer, landmarks after it
-
-
-class DiffusionUNet(nn.Module):
-    """:class:`monai.networks.nets.DiffusionModelUNet` on patches of the image.
-
-    Args:
-        in_channels: channels of the film.
-        out_channels: channels predicted.
-        size: ``"tiny"`` (about 3 M parameters), ``"small"`` (about 13 M) or ``"base"`` (about 45 M).
-        patch_size: edge of the patches folded into channels; 1 for none, as old checkpoints need.
-        **options: override any argument of DiffusionModelUNet, e.g. ``channels`` or ``include_fc``.
-
-    Raises:
-        ConfigurationError: if ``size`` is unknown.
-    """
-
-    def __init__(
-        self, in_channels: int = 1, out_channels: int = 1, size: str = "tiny", patch_size: int = 2, **options: Any
-    ) -> None:
-        super().__init__()
-        if size not in SIZES:
-            raise ConfigurationError("unknown network size", field="size", value=size, expected=" | ".join(SIZES))
-        settings = {**SIZES[size], **options}
-        levels = len(settings["channels"])
-        settings.setdefault("attention_levels", (False,) * (levels - 1) + (True,))
-        settings.setdefault("num_head_channels", min(32, settings["channels"][-1]))
-        self.patch_size = patch_size
-        self.divisor = patch_size * 2 ** (levels - 1)
-        self.unet = DiffusionModelUNet(2, in_channels * patch_size**2, out_channels * patch_size**2, **settings)
-
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """Prediction for a noisy film.
-
-        Args:
-            x: ``(B, C, H, W)``; H and W must be multiples of ``divisor``.
-            timesteps: ``(B,)`` integers.
-            context: conditioning tokens ``(B, N, D)``, when the network was made for them.
-
-        Returns:
-            ``(B, out_channels, H, W)``.
-
-        Raises:
-            ConfigurationError: if the grid does not divide.
-        """
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and (x.shape[-2] % self.divisor or x.shape[-1] % self.divisor):
-            raise ConfigurationError(
-                "grid does not fit the network",
-                field="spatial_size",
-                value=tuple(x.shape[-2:]),
-                expected=f"multiples of {self.divisor}",
-            )
-        folded = functional.pixel_unshuffle(x, self.patch_size)
-        return functional.pixel_shuffle(self.unet(folded, timesteps, context), self.patch_size)
+_CLASSES = "unet.class_embedding.weight"  # (classes, width); row 0 is the null class
+_TIME_BIAS = "unet.time_embed.2.bias"  # of the time embedding's last layer, which the class embedding is added to
 
 
 class LandmarkUNet(nn.Module):
@@ -148,6 +86,7 @@ class LandmarkUNet(nn.Module):
         if _of_monai_generative(weights, self.diffusion):
             weights = self._renamed(weights, source)
         body = {name: tensor for name, tensor in weights.items() if not name.startswith(_FINAL)}
+        body = _unconditional(body, self.diffusion)
         report = transfer_weights(self.diffusion, body, source)
         missing = [name for name in report.reinitialized if not name.startswith(_FINAL)]
         if missing or report.ignored:
@@ -201,6 +140,17 @@ class LandmarkUNet(nn.Module):
             action="build the network with patch_size=1 and the checkpoint's channels, blocks and conditioning "
             "(include_fc=True when conditioned)",
         )
+
+
+def _unconditional(weights: StateDict, network: nn.Module) -> StateDict:
+    """The same network under the null class: its embedding goes into the bias that it would be added to."""
+    if _CLASSES not in weights or _CLASSES in network.state_dict():
+        return weights
+    plain = {name: tensor for name, tensor in weights.items() if name != _CLASSES}
+    bias = plain.get(_TIME_BIAS)
+    if bias is not None:
+        plain[_TIME_BIAS] = bias + weights[_CLASSES][0].to(bias)
+    return plain
 
 
 def _of_monai_generative(weights: StateDict, network: nn.Module) -> bool:

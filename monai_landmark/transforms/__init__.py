@@ -12,6 +12,7 @@ from monai_landmark.transforms.landmarks import (
 )
 from monai_landmark.transforms.load import LoadRadiographd
 from monai_landmark.transforms.shape import DecodeLandmarksd, LandmarkShape, shape_of_films
+from monai_landmark.transforms.views import RandViewsd
 
 __all__ = [
     "DecodeHeatmap",
@@ -28,5 +29,6 @@ __all__ = [
     "MillimetersToGridd",
     "RandElasticLandmarksd",
     "RandFlipLandmarksd",
+    "RandViewsd",
     "shape_of_films",
 ]

@@ -64,12 +64,25 @@ def test_pretraining_feeds_the_network_what_training_will(bundle: Path) -> None:
     assert pretrain["spatial_size"] == train["spatial_size"]
 
 
+WRITERS = {"ModelSaver", "ProgressHandler", "TensorBoardStatsHandler", "CheckpointSaver"}
+WRITERS |= {"SampleHandler", "MemorizationHandler", "DenoisingValidator"}
+
+
 def test_only_rank_0_writes(bundle: Path) -> None:
     for name in ("train", "pretrain"):
         train = read(bundle, name)["train"]
-        for handler in train["handlers"]:
-            kind = handler["_target_"].rsplit(".", 1)[-1]
-            if kind in ("ModelSaver", "ProgressHandler", "TensorBoardStatsHandler", "CheckpointSaver"):
-                assert handler["_disabled_"] == "$@rank > 0", kind
+        named = {
+            word: train[word.removeprefix("@train#")]
+            for word in train["handlers"]
+            if isinstance(word, str) and "@train#" in word
+        }
+        handlers = [named.get(each, {}) if isinstance(each, str) else each for each in train["handlers"]]
+        written = 0
+        for handler in handlers:
+            kind = handler.get("_target_", "").rsplit(".", 1)[-1]
+            if kind in WRITERS:
+                assert "@rank > 0" in handler["_disabled_"], kind
+                written += 1
             if kind == "TrainingStateSaver":
                 assert handler["save"] == "$@rank == 0"
+        assert written >= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from monai_landmark.data.geometry import film_affine
 from monai_landmark.engines import Draw, DrawSampler, KeyedDataset, KeyedSteps
+from monai_landmark.errors import ConfigurationError
 from monai_landmark.transforms import MillimetersToGridd, RandElasticLandmarksd
 
 
@@ -77,6 +79,52 @@ class TestDrawSampler:
             assert [len(part) for part in parts] == [len(sampler) for sampler in samplers]
             assert sorted((d for part in parts for d in part), key=lambda d: d.number) == list(one)
             assert len({draw for part in parts for draw in part}) == 12
+
+    def test_the_order_of_equal_draws_is_that_of_older_runs(self):
+        """A checkpoint of before can be resumed: these numbers were drawn before there were weights."""
+        items = [draw.item for draw in DrawSampler(length=7, draws=14, seed=3)]
+        assert items == [5, 6, 2, 1, 4, 3, 0, 2, 1, 4, 0, 5, 6, 3]
+
+
+class TestWeightedDrawSampler:
+    def test_every_round_has_each_item_as_often_as_its_share(self):
+        weights = np.array([5.0, 1.0, 0.0, 2.5, 1.5])
+        items = np.array([draw.item for draw in DrawSampler(5, 500, seed=2, weights=weights)])
+        shares = 5 * weights / weights.sum()
+        for start in range(0, 500, 5):
+            drawn = np.bincount(items[start : start + 5], minlength=5)
+            assert (np.abs(drawn - shares) < 1).all()
+        # independent draws would miss by 11 (one standard deviation) at the first item
+        assert np.bincount(items, minlength=5) == pytest.approx(100 * shares, abs=2)
+
+    def test_rare_items_come_at_even_distances(self):
+        """Weight 1 among weights 9: one draw in 46, so every item of that weight within few rounds."""
+        weights = [9.0] * 10 + [1.0] * 2
+        rounds = [draw.number // 12 for draw in DrawSampler(12, 1200, seed=5, weights=weights) if draw.item == 11]
+        assert max(np.diff(rounds)) <= 13  # 7.7 rounds on average; the golden ratio leaves gaps of three lengths
+
+    def test_equal_weights_give_every_item_once_before_any_comes_again(self):
+        items = [draw.item for draw in DrawSampler(7, 70, seed=1, weights=[0.3] * 7)]
+        for start in range(0, 70, 7):
+            assert sorted(items[start : start + 7]) == list(range(7))
+        assert len({tuple(items[start : start + 7]) for start in range(0, 70, 7)}) > 5
+
+    def test_draws_depend_on_seed_and_number_alone(self):
+        weights = [1.0, 2.0, 3.0, 4.0, 5.0]
+        expected = list(DrawSampler(5, 40, seed=3, weights=weights))
+        rest = DrawSampler(5, 8, seed=3, weights=weights)
+        rest.start = 16
+        assert [draw for _ in range(3) for draw in rest] == expected[16:]
+        parts = [draw for rank in range(3) for draw in DrawSampler(5, 40, 3, rank, 3, weights)]
+        assert sorted(parts, key=lambda draw: draw.number) == expected
+        assert list(DrawSampler(5, 40, seed=4, weights=weights)) != expected
+
+    @pytest.mark.parametrize(
+        "weights", [[1.0, 1.0], [1.0, -1.0, 1.0], [0.0] * 3, [1.0, float("nan"), 1.0], [[1.0] * 3]]
+    )
+    def test_weights_that_do_not_fit_are_refused(self, weights):
+        with pytest.raises(ConfigurationError, match="weights do not fit"):
+            DrawSampler(3, 3, weights=weights)
 
 
 class TestKeyedDataset:

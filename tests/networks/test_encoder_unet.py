@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.networks import EncoderLandmarkUNet
@@ -87,3 +88,20 @@ def test_a_file_without_the_encoder_is_refused(tmp_path):
     torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="nothing was loaded"):
         EncoderLandmarkUNet(2, TINY, weights_file=tmp_path / "other.pt", decoder_channels=WIDTHS)
+
+
+def test_a_file_of_encoder_and_decoder_fills_both(tmp_path):
+    """What denoising pre-training leaves: all but the head, which predicted noise."""
+    torch.manual_seed(5)
+    source = EncoderLandmarkUNet(1)
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    network = EncoderLandmarkUNet(4, weights_file=tmp_path / "model.safetensors")
+    assert set(network.transfer_report.reinitialized) == {"head.weight", "head.bias"}
+    for name, tensor in network.state_dict().items():
+        assert name.startswith("head.") or torch.equal(tensor, source.state_dict()[name])
+
+
+def test_a_file_of_another_decoder_is_refused(tmp_path):
+    save_file(EncoderLandmarkUNet(1, decoder_channels=(64, 48, 32, 24, 16)).state_dict(), tmp_path / "m.safetensors")
+    with pytest.raises(WeightsError, match="another encoder or decoder"):
+        EncoderLandmarkUNet(4, weights_file=tmp_path / "m.safetensors")

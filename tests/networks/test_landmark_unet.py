@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from safetensors.torch import save_file
 
 from monai_landmark.errors import ConfigurationError, WeightsError
-from monai_landmark.networks import DiffusionUNet, LandmarkUNet
+from monai_landmark.networks import DiffusionUNet, FeatureTaps, LandmarkUNet
+from monai_landmark.networks.diffusion_unet import SIZES
 
 SMALL = {"channels": (8, 8, 16), "norm_num_groups": 8, "num_head_channels": 8, "num_res_blocks": 1}
 CONDITIONED = {"with_conditioning": True, "cross_attention_dim": 5}
@@ -51,6 +54,50 @@ class TestDiffusionUNet:
     def test_an_unknown_size_is_refused(self):
         with pytest.raises(ConfigurationError, match=r"tiny \| small \| base"):
             DiffusionUNet(size="huge")
+
+    def test_class_labels_reach_the_network(self):
+        network = scrambled(DiffusionUNet(num_class_embeds=3, **SMALL))
+        image, times = torch.randn(2, 1, 32, 32), torch.tensor([3, 3])
+        with torch.no_grad():
+            first, second = (network(image, times, class_labels=torch.tensor([0, label])) for label in (0, 2))
+        assert torch.equal(first[0], second[0])
+        assert not torch.allclose(first[1], second[1])
+
+    def test_attention_is_that_of_the_plain_formula(self):
+        network = scrambled(DiffusionUNet(**SMALL))
+        plain = DiffusionUNet(use_flash_attention=False, **SMALL).eval()
+        plain.load_state_dict(network.state_dict())
+        image, times = torch.randn(2, 1, 32, 48), torch.tensor([3, 9])
+        with torch.no_grad():
+            torch.testing.assert_close(network(image, times), plain(image, times), rtol=1e-4, atol=1e-5)
+
+    def test_attention_only_where_the_map_is_small(self):
+        """On the default 320 x 256 grid no map of more than 32 x 32 is attended to, in any size."""
+        for size in SIZES:
+            unet = DiffusionUNet(size=size).unet
+            attended = [bool(len(getattr(block, "attentions", None) or ())) for block in unet.down_blocks]
+            assert attended == [False, False, False, True]
+
+    def test_checkpointing_changes_no_gradient(self):
+        network = scrambled(DiffusionUNet(**SMALL)).train()
+        saving = copy.deepcopy(DiffusionUNet(gradient_checkpointing=True, **SMALL)).train()
+        saving.load_state_dict(network.state_dict())
+        image, times = torch.randn(2, 1, 32, 32), torch.tensor([3, 9])
+        for each in (network, saving):
+            each(image, times).square().sum().backward()
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(saving.get_parameter(name).grad, parameter.grad)
+
+    def test_checkpointing_survives_a_copy(self):
+        """The average of the weights is a deep copy: its blocks must be its own."""
+        saving = scrambled(DiffusionUNet(gradient_checkpointing=True, **SMALL))
+        average = copy.deepcopy(saving)
+        image, times = torch.randn(1, 1, 32, 32), torch.tensor([3])
+        with torch.no_grad():
+            before = average(image, times)
+            for parameter in saving.parameters():
+                parameter.zero_()
+            assert torch.equal(average(image, times), before)
 
 
 class TestLandmarkUNet:
@@ -131,6 +178,19 @@ class TestPretrained:
             LandmarkUNet(6, weights_file=tmp_path / "model.safetensors", **{**SMALL, **options})
         assert "model.safetensors" in str(caught.value)
 
+    def test_a_conditional_file_becomes_the_null_condition(self):
+        """The landmark network gives what the conditional one gives when its source is withheld."""
+        source = scrambled(DiffusionUNet(num_class_embeds=3, **SMALL))
+        network = LandmarkUNet(4, timestep=7, **SMALL).eval()
+        report = network.load_pretrained(source.state_dict(), "conditional")
+        assert set(report.reinitialized) == FINAL and report.ignored == ()
+        image, times = torch.randn(2, 1, 32, 32), torch.tensor([7, 7])
+        with FeatureTaps(source, ["decoder_2"]) as theirs, torch.no_grad():
+            source(image, times, class_labels=torch.tensor([0, 0]))
+        with FeatureTaps(network.diffusion, ["decoder_2"]) as ours, torch.no_grad():
+            network(image)
+        torch.testing.assert_close(ours.features["decoder_2"], theirs.features["decoder_2"])
+
     def test_weights_of_something_else_are_refused(self):
         with pytest.raises(WeightsError):
             LandmarkUNet(6, **SMALL).load_pretrained(torch.nn.Linear(2, 2).state_dict())
@@ -181,7 +241,10 @@ class TestOldNames:
         context = torch.randn(2, 4, 5) if kind == "conditioned" else None
         image, times = torch.randn(2, 1, 16, 24), torch.tensor([3, 70])
         with torch.no_grad():
-            assert torch.equal(network.diffusion(image, times, context), source(image, times, context))
+            # attention that never holds its matrix rounds otherwise
+            torch.testing.assert_close(
+                network.diffusion(image, times, context), source(image, times, context), rtol=1e-5, atol=1e-6
+            )
 
     @pytest.mark.parametrize(("kind", "include_fc"), FITTING)
     def test_the_other_include_fc_is_refused(self, kind, include_fc):

@@ -1,0 +1,246 @@
+"""Speed and memory of DDPM pre-training beside the 558.5 M-parameter U-Net of the published code, measured by turns.
+
+    python benchmarks/pretrain.py [--size small] [--grid 256 256] [--batch 4] [--steps 3] [--json FILE]
+
+Each network trains in a process of its own, so that its peak memory is its own; while one takes its timed steps the
+other waits. A round is one step of the reference and `--per-round` of ours, so that a busy machine slows both; the
+ratio is that of the medians. The reference (`reference_unet.py`) runs as its code does: float32, gradient
+checkpointing, micro-batches, every weight averaged at every step. Ours runs as `pretrain.yaml` does: channels_last,
+bfloat16 where the device multiplies fastest in it. Both: AdamW, the same films and noise schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from heatmap import machine
+from monai.networks.schedulers import DDPMScheduler
+from reference_unet import ReferenceUNet
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_landmark.engines.precision import fast_dtype
+from monai_landmark.engines.throughput import matrix_rate
+from monai_landmark.networks import DiffusionUNet
+
+TIMESTEPS, DECAY, LEARNING_RATE, SEED = 500, 0.995, 1e-4, 0
+
+
+@dataclasses.dataclass
+class Speed:
+    """What one network reached.
+
+    Attributes:
+        steps: seconds of each timed step.
+        updates: seconds of these that went into the optimizer and the average.
+        peak_gb: largest memory of the process, or of its share of the GPU.
+        parameters: of the network.
+        film_tflop: operations for one film, forward and backward.
+    """
+
+    steps: list[float]
+    updates: list[float]
+    peak_gb: float
+    parameters: int
+    film_tflop: float
+
+
+class Training:
+    """One network with its optimizer and average.
+
+    Args:
+        network: takes ``(B, 1, H, W)`` and timesteps ``(B,)``.
+        micro_batch: films in one forward and backward pass; gradients add up over a step.
+        dtype: in which it multiplies.
+        device: where.
+    """
+
+    def __init__(self, network: nn.Module, micro_batch: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.network, self.micro_batch, self.dtype, self.device = network, micro_batch, dtype, device
+        self.optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))  # type: ignore[no-untyped-call]
+        self.scheduler = DDPMScheduler(TIMESTEPS)
+
+    def backward(self, films: Tensor, share: float = 1.0) -> None:
+        """Gradients of the mean squared error of the predicted noise, times ``share``."""
+        noise = torch.randn_like(films)
+        timesteps = torch.randint(0, TIMESTEPS, films.shape[:1], device=films.device)
+        noisy = self.scheduler.add_noise(films, noise, timesteps)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            prediction = self.network(noisy, timesteps)
+        (share * nn.functional.mse_loss(prediction.float(), noise)).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, films: Tensor) -> tuple[float, float]:
+        """One step; returns its seconds and those of the update alone."""
+        began = self._now()
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in films.split(self.micro_batch):
+            self.backward(part, len(part) / len(films))
+        differentiated = self._now()
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        ended = self._now()
+        return ended - began, ended - differentiated
+
+    def film_tflop(self, film: Tensor) -> float:
+        """Operations for one film; what gradient checkpointing does again counts again."""
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused attention is not counted
+            self.backward(film)
+        return counter.get_total_flops() / 1e12
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def work(connection: Connection, name: str, options: argparse.Namespace) -> None:
+    """Train one network in this process: for every number received that many steps, for 0 the end."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(SEED)
+    device = torch.device(options.device)
+    with device:
+        if name == "reference":
+            training = Training(ReferenceUNet(options.reference_width), options.micro_batch, torch.float32, device)
+            films = torch.rand(options.batch, 1, *options.grid)
+        else:
+            network = DiffusionUNet(size=name).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            training = Training(network, options.batch, fast_dtype(device), device)
+            films = torch.rand(options.batch, 1, *options.grid).to(memory_format=torch.channels_last)
+    training.step(films[: training.micro_batch])  # warms up, and allocates what the optimizer remembers
+    connection.send(None)
+    times: list[tuple[float, float]] = []
+    while steps := connection.recv():
+        times += [training.step(films) for _ in range(steps)]
+        connection.send(times[-1][0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # read before the count, which needs more
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    tflop = training.film_tflop(films[:1])
+    parameters = sum(p.numel() for p in training.network.parameters())
+    connection.send(Speed([s for s, _ in times], [u for _, u in times], peak / 1e9, parameters, tflop))
+
+
+def measure(names: list[str], options: argparse.Namespace) -> list[Speed]:
+    """Run the networks by turns, each in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    connections = []
+    for name in names:
+        ours, theirs = spawn.Pipe()
+        spawn.Process(target=work, args=(theirs, name, options), daemon=True).start()
+        theirs.close()
+        ours.recv()  # ready, before the next one starts to warm up
+        connections.append(ours)
+    for number in range(options.steps):
+        for name, connection in zip(names, connections, strict=True):
+            connection.send(1 if name == "reference" else options.per_round)
+            print(f"round {number + 1} of {options.steps}: {name} {connection.recv():.2f} s a step", flush=True)
+    speeds = []
+    for connection in connections:
+        connection.send(0)
+        speeds.append(connection.recv())
+    return speeds
+
+
+def record(name: str, value: float, unit: str, n: int, **fields: Any) -> dict[str, Any]:
+    """A result record, see docs/design.md section 8."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    blank = {"split": "noise in place of films", "reader": "", "labels": None, "near_duplicates": ""}
+    return {
+        "name": name,
+        "value": float(f"{value:.4g}"),
+        "unit": unit,
+        "n": n,
+        "interval": None,
+        "seeds": [SEED],
+        "command": "python " + " ".join(sys.argv),
+        "commit": commit,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        **blank,
+        **fields,
+    }
+
+
+def report(ours: Speed, theirs: Speed, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print the comparison; returns its records."""
+    per_second = {
+        name: [options.batch / s for s in speed.steps] for name, speed in (("", theirs), (options.size, ours))
+    }
+    rate, reference = statistics.median(per_second[options.size]), statistics.median(per_second[""])
+    rounds = [ours.steps[i : i + options.per_round] for i in range(0, len(ours.steps), options.per_round)]
+    ratios = [slow / statistics.median(fast) for slow, fast in zip(theirs.steps, rounds, strict=True)]
+    device = torch.device(options.device)
+    print(
+        f"{options.grid[0]} x {options.grid[1]}, {options.batch} films a step, {device.type}, {options.threads} threads"
+    )
+    for name, speed, speeds in (("reference", theirs, per_second[""]), (options.size, ours, per_second[options.size])):
+        print(
+            f"  {name:<10} {speed.parameters / 1e6:6.1f} M  {statistics.median(speeds):9.4f} images/s "
+            f"({min(speeds):.4f}-{max(speeds):.4f})  {speed.peak_gb:5.2f} GB  {speed.film_tflop:8.3f} TFLOP a film  "
+            f"update {statistics.median(speed.updates) / statistics.median(speed.steps):.1%} of a step"
+        )
+    print(f"  ratio      {rate / reference:.1f} x  (single rounds {min(ratios):.1f} to {max(ratios):.1f})")
+
+    dtype = str(fast_dtype(device)).removeprefix("torch.")
+    notes = (
+        f"{options.grid[0]} x {options.grid[1]}, {options.batch} films a step, AdamW, average at every step; "
+        f"{options.size}: {ours.parameters / 1e6:.1f} M, {dtype}, peak {ours.peak_gb:.2f} GB; "
+        f"reference: {theirs.parameters / 1e6:.1f} M, float32, gradient checkpointing, micro-batches of "
+        f"{options.micro_batch}, {reference:.4g} images/s, peak {theirs.peak_gb:.2f} GB"
+    )
+    fast, prefix = sorted(per_second[options.size]), f"pretrain/{options.size}/{device.type}"
+    found = [
+        record(f"{prefix}/ratio_to_reference", rate / reference, "x", options.steps, notes=notes + "; interval: rounds",
+               interval=[round(min(ratios), 1), round(max(ratios), 1)]),
+        record(f"{prefix}/images_per_s", rate, "1/s", len(ours.steps), notes=notes + "; interval: steps",
+               interval=[round(fast[0], 3), round(fast[-1], 3)]),
+        record(f"{prefix}/peak_gb", ours.peak_gb, "GB", 1, notes=notes),
+    ]  # fmt: skip
+    if device.type == "cuda":
+        peak = matrix_rate(device, torch.bfloat16) / 1e12
+        share = rate * ours.film_tflop / peak
+        print(f"  {rate * ours.film_tflop:.1f} of {peak:.1f} TFLOP/s that bfloat16 matrices reach: {share:.1%}")
+        found.append(record(f"{prefix}/matrix_rate_share", share, "1", len(ours.steps), notes=notes))
+    return found
+
+
+def main() -> None:
+    """Measure, print, and write the records where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="small", help="of the package's diffusion U-Net: tiny, small or base")
+    parser.add_argument("--grid", nargs=2, type=int, default=[256, 256], metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, default=4, help="films a step, of both")
+    parser.add_argument("--micro-batch", type=int, default=1, help="of the reference: films in one pass")
+    parser.add_argument("--reference-width", type=int, default=256, help="another width is another network: for tests")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of the reference; after each, ours")
+    parser.add_argument("--per-round", type=int, default=5, help="timed steps of ours after each of the reference")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="write the result records to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    theirs, ours = measure(["reference", options.size], options)
+    records = report(ours, theirs, options)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
