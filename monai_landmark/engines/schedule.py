@@ -105,7 +105,7 @@ class ProgressSchedule:
         return self.budget_s is not None and self.seconds >= self.budget_s
 
     def _share_done(self, engine: Engine) -> float:
-        steps = engine.state.iteration / (engine.state.max_epochs * engine.state.epoch_length)
+        steps = float(engine.state.iteration / (engine.state.max_epochs * engine.state.epoch_length))
         time_share = 0.0 if self.budget_s is None else self.seconds / self.budget_s
         return min(1.0, max(steps, time_share))
 

@@ -51,8 +51,9 @@ def film_structure(films: torch.Tensor) -> torch.Tensor:
     scaled = (small - small.mean((2, 3), keepdim=True)) / small.std((2, 3), keepdim=True).clamp_min(1e-6)
     detail = scaled - _local_mean(scaled)
     local = detail / (_local_mean(detail.square()) + 0.1**2).sqrt()  # the floor keeps noise in flat parts from growing
-    centered: torch.Tensor = (local - local.mean((2, 3), keepdim=True))[:, 0]
-    return centered / centered.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-6)
+    centered = (local - local.mean((2, 3), keepdim=True))[:, 0]
+    unit: torch.Tensor = centered / centered.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-6)
+    return unit
 
 
 def _local_mean(image: torch.Tensor) -> torch.Tensor:

@@ -53,17 +53,17 @@ def batch_for(objective, films):
 
 class TestLearning:
     @pytest.mark.parametrize(
-        ("objective", "options", "steps", "fraction"),
+        ("objective", "options", "steps", "rate", "fraction"),
         [
-            (SimCLRObjective, {}, 40, 0.2),  # from about log 7
-            (MoCoV3Objective, {"momentum": 0.5}, 50, 0.3),  # from about 4 tau log 4
-            (DINOObjective, {"momentum": 0.5, "projection": 256}, 80, 0.5),  # from about log 256
-            (MaskedObjective, {}, 80, 0.5),  # in gray values
+            (SimCLRObjective, {}, 40, 2e-3, 0.2),  # from about log 7
+            (MoCoV3Objective, {"momentum": 0.9}, 70, 2e-3, 0.6),  # from about 4 tau log 4
+            (DINOObjective, {"momentum": 0.9, "projection": 256}, 100, 4e-3, 0.6),  # from about log 256
+            (MaskedObjective, {}, 80, 2e-3, 0.6),  # in gray values
         ],
     )
-    def test_overfits_four_films(self, films, objective, options, steps, fraction):
+    def test_overfits_four_films(self, films, objective, options, steps, rate, fraction):
         trained = build(objective, **options)
-        optimizer = torch.optim.AdamW(trained.parameters(), lr=2e-3)
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=rate)
         losses = []
         for step in range(steps):
             trained.progress = step / steps
@@ -77,7 +77,7 @@ class TestLearning:
         if objective in (SimCLRObjective, MoCoV3Objective):  # 4 films can fill 3 dimensions at most
             assert 0.5 < output["projection_spread"] * math.sqrt(32) <= 1.1
         elif objective is DINOObjective:  # the answers tell which of the 4 films it is: up to log 4
-            assert output["mean_entropy"] - output["teacher_entropy"] > 0.7
+            assert output["mean_entropy"] - output["teacher_entropy"] > 0.5
         else:
             assert output["relative_error"] < 0.7
 
