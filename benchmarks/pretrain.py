@@ -4,9 +4,10 @@
 
 Each network trains in a process of its own, so that its peak memory is its own; while one takes its timed steps the
 other waits. A round is one step of the reference and `--per-round` of ours, so that a busy machine slows both; the
-ratio is that of the medians. The reference (`reference_unet.py`) runs as its code does: float32, gradient
-checkpointing, micro-batches, every weight averaged at every step. Ours runs as `pretrain.yaml` does: channels_last,
-bfloat16 where the device multiplies fastest in it. Both: AdamW, the same films and noise schedule.
+ratio is the median over rounds of the reference's seconds to the median of ours. The reference (`reference_unet.py`)
+runs as its code does: float32, gradient checkpointing, micro-batches, every weight averaged at every step. Ours runs as
+`pretrain.yaml` does: channels_last, bfloat16 where the device multiplies fastest in it. Both: AdamW, the same films and
+noise schedule.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ class Speed:
     Attributes:
         steps: seconds of each timed step.
         updates: seconds of these that went into the optimizer and the average.
+        processor: processor seconds of each step; other programs on the machine do not lengthen them.
         peak_gb: largest memory of the process, or of its share of the GPU.
         parameters: of the network.
-        film_tflop: operations for one film, forward and backward.
     """
 
     steps: list[float]
     updates: list[float]
+    processor: list[float]
     peak_gb: float
     parameters: int
-    film_tflop: float
 
 
 class Training:
@@ -85,9 +86,9 @@ class Training:
             prediction = self.network(noisy, timesteps)
         (share * nn.functional.mse_loss(prediction.float(), noise)).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, films: Tensor) -> tuple[float, float]:
-        """One step; returns its seconds and those of the update alone."""
-        began = self._now()
+    def step(self, films: Tensor) -> tuple[float, float, float]:
+        """One step; returns its seconds, those of the update alone, and the processor's."""
+        processor, began = time.process_time(), self._now()
         self.optimizer.zero_grad(set_to_none=True)
         for part in films.split(self.micro_batch):
             self.backward(part, len(part) / len(films))
@@ -95,18 +96,26 @@ class Training:
         self.optimizer.step()
         self.average.update_parameters(self.network)
         ended = self._now()
-        return ended - began, ended - differentiated
-
-    def film_tflop(self, film: Tensor) -> float:
-        """Operations for one film; what gradient checkpointing does again counts again."""
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused attention is not counted
-            self.backward(film)
-        return counter.get_total_flops() / 1e12
+        return ended - began, ended - differentiated, time.process_time() - processor
 
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+
+def build(name: str, options: argparse.Namespace) -> nn.Module:
+    """The reference, or ours of a size."""
+    return ReferenceUNet(options.reference_width) if name == "reference" else DiffusionUNet(size=name)
+
+
+def film_tflop(name: str, options: argparse.Namespace) -> float:
+    """Operations for one film, forward and backward; what gradient checkpointing does again counts again."""
+    with torch.device("meta"):  # counts without calculating
+        network, film, timestep = build(name, options), torch.rand(1, 1, *options.grid), torch.ones(1)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused attention is not counted
+            network(film, timestep).sum().backward()
+    return float(counter.get_total_flops() / 1e12)
 
 
 def work(connection: Connection, name: str, options: argparse.Namespace) -> None:
@@ -115,25 +124,24 @@ def work(connection: Connection, name: str, options: argparse.Namespace) -> None
     torch.manual_seed(SEED)
     device = torch.device(options.device)
     with device:
-        if name == "reference":
-            training = Training(ReferenceUNet(options.reference_width), options.micro_batch, torch.float32, device)
-            films = torch.rand(options.batch, 1, *options.grid)
-        else:
-            network = DiffusionUNet(size=name).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            training = Training(network, options.batch, fast_dtype(device), device)
-            films = torch.rand(options.batch, 1, *options.grid).to(memory_format=torch.channels_last)
+        network, films = build(name, options), torch.rand(options.batch, 1, *options.grid)
+    if name == "reference":
+        training = Training(network, options.micro_batch, torch.float32, device)
+    else:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        training = Training(network, options.batch, fast_dtype(device), device)
     training.step(films[: training.micro_batch])  # warms up, and allocates what the optimizer remembers
     connection.send(None)
-    times: list[tuple[float, float]] = []
-    while steps := connection.recv():
-        times += [training.step(films) for _ in range(steps)]
+    times: list[tuple[float, float, float]] = []
+    while count := connection.recv():
+        times += [training.step(films) for _ in range(count)]
         connection.send(times[-1][0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # read before the count, which needs more
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
-    tflop = training.film_tflop(films[:1])
     parameters = sum(p.numel() for p in training.network.parameters())
-    connection.send(Speed([s for s, _ in times], [u for _, u in times], peak / 1e9, parameters, tflop))
+    steps, updates, processor = (list(part) for part in zip(*times, strict=True))
+    connection.send(Speed(steps, updates, processor, peak / 1e9, parameters))
 
 
 def measure(names: list[str], options: argparse.Namespace) -> list[Speed]:
@@ -179,43 +187,42 @@ def record(name: str, value: float, unit: str, n: int, **fields: Any) -> dict[st
 
 def report(ours: Speed, theirs: Speed, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Print the comparison; returns its records."""
-    per_second = {
-        name: [options.batch / s for s in speed.steps] for name, speed in (("", theirs), (options.size, ours))
-    }
-    rate, reference = statistics.median(per_second[options.size]), statistics.median(per_second[""])
-    rounds = [ours.steps[i : i + options.per_round] for i in range(0, len(ours.steps), options.per_round)]
-    ratios = [slow / statistics.median(fast) for slow, fast in zip(theirs.steps, rounds, strict=True)]
-    device = torch.device(options.device)
-    print(
-        f"{options.grid[0]} x {options.grid[1]}, {options.batch} films a step, {device.type}, {options.threads} threads"
-    )
-    for name, speed, speeds in (("reference", theirs, per_second[""]), (options.size, ours, per_second[options.size])):
+    device, median = torch.device(options.device), statistics.median
+    batch, height, width = options.batch, *options.grid
+    print(f"{height} x {width}, {batch} films a step, {device.type}, {options.threads} threads")
+    tflop = {name: film_tflop(name, options) for name in ("reference", options.size)}
+    for name, speed in (("reference", theirs), (options.size, ours)):
         print(
-            f"  {name:<10} {speed.parameters / 1e6:6.1f} M  {statistics.median(speeds):9.4f} images/s "
-            f"({min(speeds):.4f}-{max(speeds):.4f})  {speed.peak_gb:5.2f} GB  {speed.film_tflop:8.3f} TFLOP a film  "
-            f"update {statistics.median(speed.updates) / statistics.median(speed.steps):.1%} of a step"
+            f"  {name:<10} {speed.parameters / 1e6:6.1f} M  {batch / median(speed.steps):9.4f} images/s "
+            f"({batch / max(speed.steps):.4f}-{batch / min(speed.steps):.4f})  {speed.peak_gb:5.2f} GB  "
+            f"{tflop[name]:8.3f} TFLOP a film  update {median(speed.updates) / median(speed.steps):.1%} of a step"
         )
-    print(f"  ratio      {rate / reference:.1f} x  (single rounds {min(ratios):.1f} to {max(ratios):.1f})")
+    rounds = [ours.steps[i : i + options.per_round] for i in range(0, len(ours.steps), options.per_round)]
+    ratios = [slow / median(fast) for slow, fast in zip(theirs.steps, rounds, strict=True)]
+    ratio, processor = median(ratios), median(theirs.processor) / median(ours.processor)
+    print(f"  ratio      {ratio:.1f} x  (single rounds {min(ratios):.1f} to {max(ratios):.1f})")
+    print(f"  ratio of processor times, which other programs do not disturb: {processor:.1f} x")
 
-    dtype = str(fast_dtype(device)).removeprefix("torch.")
     notes = (
-        f"{options.grid[0]} x {options.grid[1]}, {options.batch} films a step, AdamW, average at every step; "
-        f"{options.size}: {ours.parameters / 1e6:.1f} M, {dtype}, peak {ours.peak_gb:.2f} GB; "
+        f"{height} x {width}, {batch} films a step, AdamW, average at every step; {options.size}: "
+        f"{ours.parameters / 1e6:.1f} M, {str(fast_dtype(device)).removeprefix('torch.')}, peak {ours.peak_gb:.2f} GB; "
         f"reference: {theirs.parameters / 1e6:.1f} M, float32, gradient checkpointing, micro-batches of "
-        f"{options.micro_batch}, {reference:.4g} images/s, peak {theirs.peak_gb:.2f} GB"
+        f"{options.micro_batch}, {batch / median(theirs.steps):.4g} images/s, peak {theirs.peak_gb:.2f} GB; "
+        f"ratio of processor times {processor:.1f}"
     )
-    fast, prefix = sorted(per_second[options.size]), f"pretrain/{options.size}/{device.type}"
+    rate, prefix = batch / median(ours.steps), f"pretrain/{options.size}/{device.type}"
+    spread = [round(batch / max(ours.steps), 4), round(batch / min(ours.steps), 4)]
     found = [
-        record(f"{prefix}/ratio_to_reference", rate / reference, "x", options.steps, notes=notes + "; interval: rounds",
+        record(f"{prefix}/ratio_to_reference", ratio, "x", options.steps, notes=notes + "; median and range of rounds",
                interval=[round(min(ratios), 1), round(max(ratios), 1)]),
-        record(f"{prefix}/images_per_s", rate, "1/s", len(ours.steps), notes=notes + "; interval: steps",
-               interval=[round(fast[0], 3), round(fast[-1], 3)]),
+        record(f"{prefix}/images_per_s", rate, "1/s", len(ours.steps), notes=notes + "; median and range of steps",
+               interval=spread),
         record(f"{prefix}/peak_gb", ours.peak_gb, "GB", 1, notes=notes),
     ]  # fmt: skip
     if device.type == "cuda":
         peak = matrix_rate(device, torch.bfloat16) / 1e12
-        share = rate * ours.film_tflop / peak
-        print(f"  {rate * ours.film_tflop:.1f} of {peak:.1f} TFLOP/s that bfloat16 matrices reach: {share:.1%}")
+        share = rate * tflop[options.size] / peak
+        print(f"  {share:.1%} of the {peak:.1f} TFLOP/s that products of large bfloat16 matrices reach")
         found.append(record(f"{prefix}/matrix_rate_share", share, "1", len(ours.steps), notes=notes))
     return found
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import shlex
@@ -40,7 +41,9 @@ from monai_landmark.transforms import shape_of_films
 
 CONFIG = Path("bundles/xray_landmarks/configs/train.yaml")  # its films look the same to a probe as to fine-tuning
 MEASURES = {"mre_mm": "mm", "median_mm": "mm", "sdr2": "%", "sdr2.5": "%", "sdr3": "%", "sdr4": "%"}
+MEASURES |= {"maps_alone_mre_mm": "mm"}
 RANDOM_SCHEDULE = {"objective": "ddpm", "timesteps": 500, "schedule": "linear_beta"}  # noise for a random network
+ERRORS = ("errors_mm", "maps_alone_mm")  # decoded as in `evaluate`, with the shape of the labeled films; without it
 DEV_FILMS = 50
 
 
@@ -151,7 +154,8 @@ def measure(args: argparse.Namespace, name: str, initialization: str, seed: int)
     ready = time.monotonic()
     losses = train_head(probe.head, items, tuple(args.grid), args.steps, args.batch_size, args.learning_rate, seed=seed)
     trained = time.monotonic()
-    errors = probe_errors(probe.head, held, shape_of_films(chosen))
+    with_shape, alone = (probe_errors(probe.head, held, shape).tolist() for shape in (shape_of_films(chosen), None))
+    errors = {ERRORS[0]: with_shape, ERRORS[1]: alone}
     cell = {
         "settings": wanted,
         "levels": list(probe.features.levels),
@@ -161,16 +165,29 @@ def measure(args: argparse.Namespace, name: str, initialization: str, seed: int)
         "trained_on": [film["id"] for film in chosen],
         "films": [film["id"] for film in measured],
         "leak_free": [not film.get("near_duplicates") for film in measured],
-        "errors_mm": [[None if np.isnan(error) else round(float(error), 4) for error in film] for film in errors],
+        **{
+            key: [[None if math.isnan(error) else round(error, 4) for error in film] for film in films]
+            for key, films in errors.items()
+        },
     }
     write_text(path, json.dumps(cell))
     return cell
 
 
-def errors_of(cell: dict[str, Any], leak_free: bool) -> np.ndarray:
+def errors_of(cell: dict[str, Any], leak_free: bool, key: str = ERRORS[0]) -> np.ndarray:
     """``(N, K)`` errors in mm of a cell's films, of all or of those without a near-duplicate."""
-    errors = np.array(cell["errors_mm"], dtype=np.float64)
+    errors = np.array(cell[key], dtype=np.float64)
     return errors[np.array(cell["leak_free"])] if leak_free else errors
+
+
+def command() -> str:
+    """The command line, of absolute paths only the last two parts."""
+
+    def shown(word: str) -> str:
+        name, equals, path = word.rpartition("=")
+        return name + equals + "/".join(Path(path).parts[-2:]) if os.path.isabs(path) else word
+
+    return "python " + shlex.join(map(shown, sys.argv))
 
 
 def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -179,7 +196,7 @@ def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]
     first = next(iter(cells.values()))
     shared = {
         "seeds": sorted(cells),
-        "command": "python " + shlex.join(sys.argv),
+        "command": command(),
         "commit": commit,
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {'GPU' if torch.cuda.is_available() else 'CPU'}, {os.cpu_count()} cores",
@@ -194,6 +211,8 @@ def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]
     found = []
     for leak_free in (False, True):
         summaries = [summarize_errors(errors_of(cell, leak_free)) for cell in cells.values()]
+        for cell, summary in zip(cells.values(), summaries, strict=True):
+            summary["maps_alone_mre_mm"] = float(np.nanmean(errors_of(cell, leak_free, ERRORS[1])))
         for key, unit in MEASURES.items():
             values = [summary[key] for summary in summaries]
             found.append(
@@ -256,8 +275,8 @@ def main() -> None:
         by = {row["name"].rsplit("/", 1)[1]: row for row in rows}
         against = gain(tables[name], next(iter(tables.values()))) if len(tables) > 1 else ""
         for prefix, kind in (("", "all"), ("leakfree_", "leak-free")):
-            picked = [by[f"{prefix}{key}"] for key in ("mre_mm", "sdr2", "sdr2.5", "sdr3", "sdr4")]
-            text = [spread(row, 2 if index == 0 else 1) for index, row in enumerate(picked)]
+            picked = [by[f"{prefix}{key}"] for key in ("mre_mm", "sdr2", "sdr2.5", "sdr3", "sdr4", "maps_alone_mre_mm")]
+            text = [spread(row, 2 if row["unit"] == "mm" else 1) for row in picked]
             row = [name, str(len(tables[name])), f"{picked[0]['n']} {kind}", *text, "" if prefix else against]
             print("| " + " | ".join(row) + " |", flush=True)
     if args.json:

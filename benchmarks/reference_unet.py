@@ -1,11 +1,13 @@
 """The U-Net that the published code of few-shot DDPM pre-training builds, rebuilt from its description to be timed.
 
-Di Via, Odone and Pastore, WACV 2025 (arXiv 2407.18125). Its base width is the edge of the image, 256: 558.5 M parameters.
+Di Via, Odone and Pastore, WACV 2025 (arXiv 2407.18125). Its base width is the edge of the image, 256, which comes to
+558.5 M parameters.
 Only `benchmarks/pretrain.py` uses it; the package's own network is :class:`monai_landmark.networks.DiffusionUNet`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -108,7 +110,7 @@ class ReferenceUNet(nn.Module):
         self.stem = nn.Conv2d(2, width, 1)  # the film, and the self-condition channel, which is always zeros
         self.time = nn.Sequential(nn.Linear(width, time), nn.GELU(), nn.Linear(time, time))
         widths = [width, *(width * m for m in multipliers)]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for index, (fine, coarse) in enumerate(pairs):
             last = index == len(pairs) - 1

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_landmark.data.datalist import SECTIONS, Datalist, load_datalist
+from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.errors import ConfigurationError
 
-__all__ = ["labeled_films", "pretraining_films"]
+__all__ = ["labeled_films"]
 
 Item = dict[str, Any]
 
@@ -52,31 +52,3 @@ def labeled_films(
     order = np.random.default_rng(seed).permutation(len(films))[:budget]
     chosen = [films[index] for index in order]
     return chosen[budget - validation :] if part == "validation" else chosen[: budget - validation]
-
-
-def pretraining_films(datalist: str | PathLike[str]) -> list[Item]:
-    """Films to pre-train on: all but the test films, without their landmarks.
-
-    Films that recur in the test section are left out as well, so that no test film is seen under another name.
-
-    Args:
-        datalist: the datalist JSON.
-
-    Returns:
-        Items with ``image``, ``id``, ``spacing`` and ``spacing_source``.
-
-    Raises:
-        ConfigurationError: if none is left.
-    """
-    present = Datalist.load(datalist).sections
-    test_ids = {film["id"] for film in present.get("test", [])}
-    films = [
-        {key: film.get(key) for key in ("image", "id", "spacing", "spacing_source")}
-        for name in SECTIONS
-        if name in present and name != "test"
-        for film in load_datalist(datalist, name)
-        if not test_ids.intersection(film.get("near_duplicates", []))
-    ]
-    if not films:
-        raise ConfigurationError("no film to pre-train on outside the test section", file=datalist)
-    return films

@@ -67,7 +67,7 @@ def save_fingerprints(path: str | PathLike[str], prints: Mapping[str, Fingerprin
     with replace_file(path) as stream:
         np.savez(
             stream,
-            file=np.array(list(rows)),
+            film=np.array(list(rows)),
             content=np.array([print.sha256 for print in rows.values()]),
             bits=np.stack([print.bits for print in rows.values()]),
             structure=np.stack([print.structure for print in rows.values()]),

@@ -43,9 +43,10 @@ class Pool:
     """The films of a pre-training run.
 
     Attributes:
-        films: items with ``image``, ``id``, ``patient`` (or None), ``spacing`` and ``spacing_source``, ``source`` (number of the film's
-            condition, 0 where it has none) and ``source_name``. Films of the run's own datalist keep their ids, others
-            begin with the name of their source. The spacing of a folder's films is None here, for their files tell it.
+        films: items with ``image``, ``id``, ``patient`` (or None), ``spacing`` and ``spacing_source``, ``source``
+            (number of the film's condition, 0 where it has none) and ``source_name``. Films of the run's own datalist
+            keep their ids, others begin with the name of their source. The spacing of a folder's films is None here,
+            for their files tell it.
         sources: names of the sources, in the order given.
         conditions: names of the conditions; the first has number 1.
         weights: share of the draws of every film, 1 in all; None when every film is drawn equally often.

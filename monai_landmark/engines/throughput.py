@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from torch import nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,9 +25,9 @@ def step_flops(engine: Engine, batch: Any) -> int:
     """Floating-point operations of one forward and backward pass, as torch's counter knows them.
 
     Matrix products and convolutions are counted, a multiplication and an addition as two; normalization, activations
-    and the optimizer are not. Work that is done again (gradient checkpointing) counts again. The passes run on a copy
-    of the network and under a generator of their own, so the training goes on bit for bit as if nothing had been
-    measured.
+    and the optimizer are not. Work that is done again (gradient checkpointing) counts again. The passes run on copies
+    of weights and buffers and under a generator of their own, so the training goes on bit for bit as if nothing had
+    been measured; what a forward pass changes must be buffers for that, as with any PyTorch module.
 
     Args:
         engine: a :class:`monai.engines.SupervisedTrainer`.
@@ -39,14 +39,29 @@ def step_flops(engine: Engine, batch: Any) -> int:
     trainer: Any = engine
     prepared = trainer.prepare_batch(batch, engine.state.device, trainer.non_blocking, **trainer.to_kwargs)
     inputs, targets, args, kwargs = (*prepared, (), {}) if len(prepared) == 2 else prepared
-    # the copy leaves gradients, buffers and the hooks of distributed training alone
-    network = copy.deepcopy(_plain(trainer.network)).train()
+    passes = _Passes(_plain(trainer.network), trainer.inferer, trainer.loss_function)
+    # copies leave gradients, buffers and the hooks of distributed training alone
+    tensors = {name: buffer.clone() for name, buffer in passes.named_buffers()}
+    for name, weight in passes.named_parameters():
+        tensors[name] = weight.detach().clone().requires_grad_(weight.requires_grad)
     devices = [engine.state.device] if torch.device(engine.state.device).type == "cuda" else []
     # attention as plain products: the fused ones are not all known to the counter
     with torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        output = trainer.inferer(inputs, network, *args, **kwargs)
-        trainer.loss_function(output, targets).mean().backward()
+        functional_call(passes, tensors, (inputs, targets, args, kwargs))
     return int(counter.get_total_flops())
+
+
+class _Passes(nn.Module):
+    """Both passes as one module, so that what gradient checkpointing computes again runs on the same copies."""
+
+    def __init__(self, network: nn.Module, inferer: Any, loss_function: Any) -> None:
+        super().__init__()
+        self.network, self.inferer = network, inferer
+        self.loss = [loss_function]  # in a list, or a loss with weights of its own would be copied along
+
+    def forward(self, inputs: Any, targets: Any, args: Any, kwargs: Any) -> None:
+        output = self.inferer(inputs, self.network, *args, **kwargs)
+        self.loss[0](output, targets).mean().backward()
 
 
 def _plain(network: nn.Module) -> nn.Module:

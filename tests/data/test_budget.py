@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_landmark.data.budget import labeled_films, pretraining_films
+from monai_landmark.data.budget import labeled_films
 from monai_landmark.errors import ConfigurationError
 
 
@@ -60,9 +60,3 @@ def test_all_films_but_never_the_test_ones(datalist: Path) -> None:
 def test_impossible_budgets_are_refused(datalist: Path, budget: int, validation: int) -> None:
     with pytest.raises(ConfigurationError, match="label_budget"):
         labeled_films(datalist, budget, validation)
-
-
-def test_pretraining_sees_no_test_film_nor_its_copy(datalist: Path) -> None:
-    films = pretraining_films(datalist)
-    assert set(_ids(films)) == {f"a{i}" for i in range(10)} | {"v0", "v1", "u1"}
-    assert all("landmarks" not in film for film in films)

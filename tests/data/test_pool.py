@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from monai_landmark.data import pool_sieve
-from monai_landmark.data.pool import pretraining_pool
+from monai_landmark.data.pool import hold_out, pretraining_pool
 from monai_landmark.engines import DrawSampler
 from monai_landmark.errors import AnnotationError, ConfigurationError, FilmError
 from monai_landmark.files import file_sha256
@@ -80,7 +80,7 @@ class TestSources:
         assert ids(pool) == ["a", "b", "c", "v"]
         assert (pool.sources, pool.conditions, pool.weights, pool.left_out) == (("ceph",), ("ceph",), None, [])
         expected = {"image": str(ceph.parent / "a.png"), "id": "a", "spacing": [0.1, 0.2], "spacing_source": "user"}
-        assert pool.films[0] == expected | {"source": 1, "source_name": "ceph"}
+        assert pool.films[0] == expected | {"source": 1, "source_name": "ceph", "patient": "ceph-a"}
 
     def test_a_folder_and_another_datalist_come_after_it(self, ceph: Path, chest: Path, tmp_path: Path) -> None:
         hand = datalist(tmp_path / "hand", {"training": {"a": {}}, "test": {"b": {}}}, first_seed=200)
@@ -91,6 +91,7 @@ class TestSources:
         assert pool.films[6] == {
             "image": str(chest / "x.png"),
             "id": "chest/x.png",
+            "patient": None,
             "spacing": None,
             "spacing_source": "none",
             "source": 2,
@@ -315,6 +316,26 @@ class TestConditions:
     def test_a_field_that_no_film_has_is_refused(self, ceph: Path, field: str) -> None:
         with pytest.raises(ConfigurationError, match=r"condition_on.*view"):
             pretraining_pool(ceph, condition_on=field)
+
+
+class TestHoldOut:
+    def test_patients_stay_together_and_seeds_repeat(self, tmp_path: Path) -> None:
+        films = {f"f{index:02d}": {"patient": f"p{index // 2}"} for index in range(40)}
+        pool = pretraining_pool(datalist(tmp_path / "own", {"training": films}))
+        rest, held = hold_out(pool, 3, seed=1)
+        assert sorted(ids(rest) + ids(held)) == ids(pool)
+        assert len(held.films) == 2  # a third film would tear a patient apart
+        assert not {film["patient"] for film in rest.films} & {film["patient"] for film in held.films}
+        assert ids(hold_out(pool, 3, seed=1)[1]) == ids(held)
+        assert len({tuple(ids(hold_out(pool, 3, seed)[1])) for seed in range(5)}) > 1
+
+    def test_at_most_a_tenth_and_the_weights_go_along(self, tmp_path: Path) -> None:
+        own = datalist(tmp_path / "own", {"training": {f"f{index:02d}": {} for index in range(20)}})
+        pool = pretraining_pool(None, {"path": own, "weight": 2})
+        rest, held = hold_out(pool, 16)
+        assert (len(rest.films), len(held.films)) == (18, 2)
+        assert rest.weights is not None and len(rest.weights) == 18 and rest.conditions == pool.conditions
+        assert hold_out(pool, 0)[1].films == []
 
 
 class TestWeights:

@@ -70,3 +70,17 @@ def test_the_account_of_the_initialization_is_logged(caplog, loaded):
 def test_small_functions():
     assert loss_of({"loss": torch.tensor(2.5, requires_grad=True)}) == 2.5
     assert lower_is_better(1.0, 2.0) and not lower_is_better(2.0, 1.0) and not lower_is_better(float("nan"), 2.0)
+
+
+def test_a_run_by_the_clock_says_about_how_many_steps_there_will_be(caplog):
+    """No one knows the number of steps: after two of them a quarter of the time is gone."""
+    trainer = Engine(lambda engine, batch: {"image": torch.zeros(1, 1, 2, 2), "loss": torch.tensor(1.0)})
+
+    @trainer.on(Events.ITERATION_STARTED)
+    def progress(engine):
+        engine.state.progress = engine.state.iteration / 8
+
+    ProgressHandler().attach(trainer)
+    with caplog.at_level(logging.INFO, "monai_landmark"):
+        trainer.run([0, 0], max_epochs=1)
+    assert "step 2 of 8: " in caplog.text

@@ -52,7 +52,8 @@ class TestFrozenFeatures:
             network.diffusion(image, torch.zeros(2, dtype=torch.long))
         expected = dict(taps.features)
         found = FrozenFeatures(network, LEVELS)(image)
-        assert all(torch.equal(found[level], expected[level]) for level in LEVELS)
+        for level in LEVELS:
+            torch.testing.assert_close(found[level], expected[level])
 
     @pytest.mark.parametrize("combine", ["concat", "mean"])
     def test_several_noise_levels(self, combine):
@@ -199,7 +200,7 @@ class TestFeatureProbe:
         before = copy.deepcopy(probe.features.state_dict())
         optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-2)
         losses = []
-        for _ in range(60):
+        for _ in range(40):
             loss = SpatialNLLLoss()(probe.train()(films), target)
             optimizer.zero_grad()
             loss.backward()

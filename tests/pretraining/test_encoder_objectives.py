@@ -55,19 +55,19 @@ class TestLearning:
     @pytest.mark.parametrize(
         ("objective", "options", "steps", "rate", "fraction"),
         [
-            (SimCLRObjective, {}, 40, 2e-3, 0.2),  # from about log 7
-            (MoCoV3Objective, {"momentum": 0.9}, 70, 2e-3, 0.6),  # from about 4 tau log 4
-            (DINOObjective, {"momentum": 0.9, "projection": 256}, 100, 4e-3, 0.6),  # from about log 256
-            (MaskedObjective, {}, 80, 2e-3, 0.6),  # in gray values
+            (SimCLRObjective, {}, 25, 2e-3, 0.1),  # from about log 7
+            (MoCoV3Objective, {"momentum": 0.9}, 30, 2e-3, 0.1),  # from about 4 tau log 4
+            (DINOObjective, {"momentum": 0.9, "projection": 256}, 40, 4e-3, 0.1),  # from about log 256
+            (MaskedObjective, {}, 60, 4e-3, 0.6),  # in gray values; other patches are hidden every time
         ],
     )
     def test_overfits_four_films(self, films, objective, options, steps, rate, fraction):
         trained = build(objective, **options)
         optimizer = torch.optim.AdamW(trained.parameters(), lr=rate)
-        losses = []
+        batch, losses = batch_for(trained, films), []
         for step in range(steps):
             trained.progress = step / steps
-            output = trained(batch_for(trained, films))
+            output = trained(batch)
             optimizer.zero_grad()
             output["loss"].backward()
             optimizer.step()
@@ -76,8 +76,8 @@ class TestLearning:
         assert sum(losses[-5:]) < fraction * sum(losses[:5])
         if objective in (SimCLRObjective, MoCoV3Objective):  # 4 films can fill 3 dimensions at most
             assert 0.5 < output["projection_spread"] * math.sqrt(32) <= 1.1
-        elif objective is DINOObjective:  # the answers tell which of the 4 films it is: up to log 4
-            assert output["mean_entropy"] - output["teacher_entropy"] > 0.5
+        elif objective is DINOObjective:  # the answers tell which of the 4 films it is
+            assert output["mean_entropy"] - output["teacher_entropy"] > 0.9 * math.log(4)
         else:
             assert output["relative_error"] < 0.7
 
