@@ -56,12 +56,11 @@ class _Passes(nn.Module):
 
     def __init__(self, network: nn.Module, inferer: Any, loss_function: Any) -> None:
         super().__init__()
-        self.network, self.inferer = network, inferer
-        self.loss = [loss_function]  # in a list, or a loss with weights of its own would be copied along
+        self.network, self.inferer, self.loss_function = network, inferer, loss_function
 
     def forward(self, inputs: Any, targets: Any, args: Any, kwargs: Any) -> None:
         output = self.inferer(inputs, self.network, *args, **kwargs)
-        self.loss[0](output, targets).mean().backward()
+        self.loss_function(output, targets).mean().backward()
 
 
 def _plain(network: nn.Module) -> nn.Module:
