@@ -64,7 +64,8 @@ class EncoderLandmarkUNet(nn.Module):
         pretrained: load timm's own ImageNet weights (from its cache or hub).
         weights_file: load the encoder from a local ``.safetensors``, ``.pt`` or ``.pth`` file instead; names of timm
             and of the efficientnet_lite_pytorch layout are understood. It goes before ``pretrained``. A file of a
-            whole network of this kind, as denoising pre-training writes it, fills the decoder too.
+            whole network of this kind fills the decoder too: denoising pre-training writes it, and so does `train`,
+            whose result can go on learning on a finer grid.
         decoder_channels: widths of the decoder, the full grid last; of an encoder with fewer levels the last ones.
 
     Raises:
@@ -105,12 +106,18 @@ class EncoderLandmarkUNet(nn.Module):
             self.transfer_report = self._load(weights_file)
 
     def _load(self, file: str | PathLike[str]) -> TransferReport:
-        """Fill encoder and decoder, or the encoder alone where the file holds no more; the head starts anew."""
+        """Fill encoder and decoder, or the encoder alone where the file holds no more.
+
+        The head is taken over from a landmark network for as many landmarks. That of denoising pre-training, which
+        predicted a single channel, starts anew.
+        """
         weights = read_state_dict(file)
         if not any(name.startswith("decoder.") for name in weights):
             return load_encoder_weights(self.encoder, file)
-        body = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
-        report = transfer_weights(self, body, str(file))
+        head = weights.get("head.bias")
+        if head is None or head.shape != self.head.bias.shape or len(head) == 1:
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+        report = transfer_weights(self, weights, str(file))
         missing = [name for name in report.reinitialized if not name.startswith("head.")]
         if missing or report.ignored:
             raise WeightsError(

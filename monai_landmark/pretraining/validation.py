@@ -36,6 +36,7 @@ class History:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
         self.records: list[dict[str, Any]] = []
+        self._read_already = False
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer: at its first epoch the records of its earlier steps are read.
@@ -43,12 +44,17 @@ class History:
         Args:
             engine: the trainer.
         """
-        # not STARTED: the checkpoint sets the step there
+        engine.add_event_handler(Events.STARTED, self._forget)
+        # the checkpoint sets the step at STARTED, so the first epoch is the first to know it
         engine.add_event_handler(Events.EPOCH_STARTED, self._read)
 
+    def _forget(self, engine: Engine) -> None:
+        self.records, self._read_already = [], False
+
     def _read(self, engine: Engine) -> None:
-        done = engine.state.iteration
-        if self.records or not done or not self.path.is_file():
+        done, first = engine.state.iteration, not self._read_already
+        self._read_already = True
+        if not first or not done or not self.path.is_file():
             return
         try:
             earlier = json.loads(self.path.read_text(encoding="utf-8"))["history"]

@@ -105,3 +105,20 @@ def test_a_file_of_another_decoder_is_refused(tmp_path):
     save_file(EncoderLandmarkUNet(1, decoder_channels=(64, 48, 32, 24, 16)).state_dict(), tmp_path / "m.safetensors")
     with pytest.raises(WeightsError, match="another encoder or decoder"):
         EncoderLandmarkUNet(4, weights_file=tmp_path / "m.safetensors")
+
+
+def test_a_trained_landmark_network_goes_on_with_its_head(tmp_path):
+    """To go on learning on a finer grid."""
+    source = EncoderLandmarkUNet(4).eval()
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    network = EncoderLandmarkUNet(4, weights_file=tmp_path / "model.safetensors").eval()
+    assert network.transfer_report.reinitialized == ()
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(image), source(image))
+
+
+def test_a_head_for_other_landmarks_starts_anew(tmp_path):
+    save_file(EncoderLandmarkUNet(5).state_dict(), tmp_path / "model.safetensors")
+    network = EncoderLandmarkUNet(4, weights_file=tmp_path / "model.safetensors")
+    assert set(network.transfer_report.reinitialized) == {"head.weight", "head.bias"}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from PIL import Image
+from scipy.ndimage import rotate
 from torch.nn import functional
 
 from monai_landmark.errors import ConfigurationError
@@ -86,6 +87,13 @@ class TestNearest:
         assert float(similarity) == pytest.approx(1.0, abs=1e-4)
         far = torch.roll(structure[:1], (9, 0), dims=(1, 2))  # beyond the shifts tried
         assert float(nearest_films(films[:1], far)[0]) < 0.8
+
+    @pytest.mark.parametrize("degrees", [-3, 3])
+    def test_a_turned_film(self, degrees):
+        films = draw_films(1, 0)
+        turned = rotate(films.numpy(), degrees, axes=(2, 3), reshape=False, order=1, mode="nearest")
+        similarity, _ = nearest_films(torch.from_numpy(turned), film_structure(films))
+        assert float(similarity) > 0.95
 
     def test_copies_stand_out(self):
         training = draw_films(40, 0)

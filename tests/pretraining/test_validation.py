@@ -146,6 +146,17 @@ def test_a_resumed_run_continues_the_record_and_a_new_one_does_not(tmp_path):
     assert steps() == [2]
 
 
+def test_a_new_run_never_takes_up_an_old_record(tmp_path):
+    """Not even when it has come to the steps of the old one before it validates for the first time."""
+    objective, path = DDPMObjective(conv(), 10), tmp_path / "validation.json"
+    run(DenoisingValidator(objective, objective.network, films(2), path), epochs=2)
+    run(DenoisingValidator(objective, objective.network, films(2), path, every_epochs=3), epochs=3)
+    assert [record["step"] for record in json.loads(path.read_text())["history"]] == [6]
+    path.write_text("{")  # of whatever was there before
+    run(DenoisingValidator(objective, objective.network, films(2), path), epochs=1)
+    assert [record["step"] for record in json.loads(path.read_text())["history"]] == [2]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"history": [{"loss": 1}]}', '{"other": []}'])
 def test_a_record_that_is_none(tmp_path, content):
     path = tmp_path / "validation.json"
