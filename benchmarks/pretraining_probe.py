@@ -261,6 +261,7 @@ def main() -> None:
         "2.5 mm",
         "3 mm",
         "4 mm",
+        "MRE maps alone",
         "gain over the first",
     ]
     print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")

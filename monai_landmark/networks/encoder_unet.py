@@ -114,8 +114,8 @@ class EncoderLandmarkUNet(nn.Module):
         weights = read_state_dict(file)
         if not any(name.startswith("decoder.") for name in weights):
             return load_encoder_weights(self.encoder, file)
-        head = weights.get("head.bias")
-        if head is None or head.shape != self.head.bias.shape or len(head) == 1:
+        head = weights.get("head.weight")
+        if head is None or head.shape != self.head.weight.shape or len(head) == 1:
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
         report = transfer_weights(self, weights, str(file))
         missing = [name for name in report.reinitialized if not name.startswith("head.")]

@@ -65,7 +65,7 @@ def test_pretraining_feeds_the_network_what_training_will(bundle: Path) -> None:
 
 
 WRITERS = {"ModelSaver", "ProgressHandler", "TensorBoardStatsHandler", "CheckpointSaver"}
-WRITERS |= {"SampleHandler", "MemorizationHandler", "DenoisingValidator"}
+WRITERS |= {"ThroughputHandler", "SampleHandler", "MemorizationHandler", "DenoisingValidator"}
 
 
 def test_only_rank_0_writes(bundle: Path) -> None:
