@@ -61,6 +61,7 @@ class AverageHandler(EMAHandler):
         """
 
         def warm_up(engine: Engine) -> None:
+            """Tell ignite's handler how much of the network this step takes."""
             setattr(engine.state, name, self.momentum_at(engine.state.iteration))
 
         engine.add_event_handler(event, warm_up)  # before ignite's own handler, which reads the attribute

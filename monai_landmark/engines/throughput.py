@@ -59,6 +59,7 @@ class _Passes(nn.Module):
         self.network, self.inferer, self.loss_function = network, inferer, loss_function
 
     def forward(self, inputs: Any, targets: Any, args: Any, kwargs: Any) -> None:
+        """One step without its update."""
         output = self.inferer(inputs, self.network, *args, **kwargs)
         self.loss_function(output, targets).mean().backward()
 
@@ -86,6 +87,7 @@ def matrix_rate(device: torch.device | str, dtype: torch.dtype, size: int = 4096
     left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def timed(products: int) -> float:
+        """Seconds for so many products."""
         start = time.perf_counter()
         for _ in range(products):
             torch.mm(left, right)

@@ -2,16 +2,29 @@
 
 from monai_landmark.networks.diffusion_unet import DiffusionUNet
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
+from monai_landmark.networks.feature_probe import FeatureProbe, FrozenFeatures
 from monai_landmark.networks.features import FeatureTaps
-from monai_landmark.networks.initialization import TrainedWeights, landmark_network, model_card, trained, trained_schema
+from monai_landmark.networks.initialization import (
+    TrainedWeights,
+    landmark_network,
+    model_card,
+    trained,
+    trained_schema,
+    transfer_settings,
+)
 from monai_landmark.networks.landmark_unet import LandmarkUNet
+from monai_landmark.networks.noise_levels import NoiseLevels, NoisyLandmarkUNet
 from monai_landmark.networks.weights import TransferReport, read_state_dict, transfer_weights
 
 __all__ = [
     "DiffusionUNet",
     "EncoderLandmarkUNet",
+    "FeatureProbe",
     "FeatureTaps",
+    "FrozenFeatures",
     "LandmarkUNet",
+    "NoiseLevels",
+    "NoisyLandmarkUNet",
     "TrainedWeights",
     "TransferReport",
     "landmark_network",
@@ -19,5 +32,6 @@ __all__ = [
     "read_state_dict",
     "trained",
     "trained_schema",
+    "transfer_settings",
     "transfer_weights",
 ]

@@ -86,6 +86,7 @@ class _Views:
 
     @cached_property
     def loaded(self) -> Item:
+        """The film before augmentation."""
         item: Item = self.load(self.film)
         return item
 
