@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for films, models and report")
     parser.add_argument("--bundle", type=Path, default=Path("bundles/xray_landmarks"), help="folder of the bundle")
-    parser.add_argument("--epochs", type=int, default=6, help="of pre-training and of fine-tuning, 50 steps each")
+    parser.add_argument("--epochs", type=int, default=5, help="of pre-training and of fine-tuning, 50 steps each")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     films, pretrained, model = args.out / "films", args.out / "pretrained", args.out / "model"
     console, began = Console(), time.monotonic()
     grid = ["--spatial_size", "[160,128]", "--epochs", str(args.epochs)]
+    once = ["--val_interval", str(args.epochs), "--samples", "4"]  # one sheet of samples, at the end
     start_from = str(pretrained / "model.safetensors")
     start = ["--architecture", "diffusion-tiny", "--initialization", start_from]
     measured = ["--model_dir", str(model)]
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         ("what is in the folder", ["monai_landmark", "inspect", str(films / "datalist.json")]),
         (
             "pre-training on films without annotation",
-            [*bundle, "pretrain", *_config(configs, "pretrain"), *_folders(films, pretrained), *grid],
+            [*bundle, "pretrain", *_config(configs, "pretrain"), *_folders(films, pretrained), *grid, *once],
         ),
         (
             "fine-tuning on ten annotated films",
