@@ -71,12 +71,7 @@ WRITERS |= {"ThroughputHandler", "SampleHandler", "MemorizationHandler", "Denois
 def test_only_rank_0_writes(bundle: Path) -> None:
     for name in ("train", "pretrain"):
         train = read(bundle, name)["train"]
-        named = {
-            word: train[word.removeprefix("@train#")]
-            for word in train["handlers"]
-            if isinstance(word, str) and "@train#" in word
-        }
-        handlers = [named.get(each, {}) if isinstance(each, str) else each for each in train["handlers"]]
+        handlers = [*train["handlers"], train.get("sampling", {})]
         written = 0
         for handler in handlers:
             kind = handler.get("_target_", "").rsplit(".", 1)[-1]
