@@ -100,14 +100,15 @@ def test_landmark_network_has_the_shapes_of_the_metadata(
         monai_bundle("verify_net_in_out", "network_def", *words, "--schema", "isbi19")
 
 
-def test_diffusion_network_has_the_shapes_of_the_metadata(bundle: Path) -> None:
+def test_diffusion_network_has_the_shapes_of_the_metadata(bundle: Path, films: Path) -> None:
     meta = bundle / "configs" / "metadata.json"
     shapes = {"_meta_#network_data_format": json.loads(meta.read_text())["diffusion_data_format"]}
     verify_net_in_out(
-        "network_def",
+        "kept",
         meta_file=str(meta),
         config_file=str(bundle / "configs" / "pretrain.yaml"),
         device="cpu",
+        dataset_dir=str(films),
         extra_forward_args={"timesteps": torch.tensor([1])},
         **shapes,
     )
