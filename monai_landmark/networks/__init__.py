@@ -9,6 +9,7 @@ from monai_landmark.networks.initialization import (
     landmark_network,
     model_card,
     trained,
+    trained_network,
     trained_schema,
     transfer_settings,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "model_card",
     "read_state_dict",
     "trained",
+    "trained_network",
     "trained_schema",
     "transfer_settings",
     "transfer_weights",

@@ -26,6 +26,7 @@ __all__ = [
     "landmark_network",
     "model_card",
     "trained",
+    "trained_network",
     "trained_schema",
     "transfer_settings",
 ]
@@ -227,6 +228,25 @@ def trained(model_dir: str | PathLike[str], key: str, default: Any) -> Any:
         WeightsError: if ``model.json`` is damaged or lacks the fact.
     """
     return model_card(model_dir, required=key).get(key, default)
+
+
+def trained_network(landmarks: int, architecture: str, model_dir: str | PathLike[str]) -> LandmarkNetwork:
+    """The network whose weights are in a folder, not filled yet: looking at films as it did in training.
+
+    Args:
+        landmarks: number of landmarks K.
+        architecture: see :func:`landmark_network`.
+        model_dir: folder that ``train`` wrote; where its ``model.json`` has no ``transfer`` (nothing was trained, or
+            before there was a choice), the whole network sees the clean film.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigurationError: if the architecture is unknown, or the settings do not go together.
+        WeightsError: if ``model.json`` is damaged.
+    """
+    return landmark_network(landmarks, architecture, **model_card(model_dir).get("transfer", {}))
 
 
 def trained_schema(model_dir: str | PathLike[str], default: str) -> str:

@@ -13,8 +13,10 @@ import torch
 from monai.bundle import create_workflow
 from safetensors.torch import load_file
 
+from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.engines import file_sha256
 from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.networks import transfer_settings
 
 MonaiBundle = Callable[..., None]
 TINY = ["--architecture", "diffusion-tiny", "--epochs", "1", "--steps_per_epoch", "1", "--batch_size", "1"]
@@ -103,6 +105,25 @@ def test_budget_larger_than_the_datalist_is_refused(
     with pytest.raises(RuntimeError) as caught:
         monai_bundle("run", "train", *words, "--label_budget", "50")
     assert "label budget does not fit" in str(_cause(caught.value, ConfigurationError))
+
+
+def test_a_frozen_network_learns_its_head_alone_and_predicts_as_it_was_trained(
+    monai_bundle: MonaiBundle, configs: Path, films: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    words = ["--dataset_dir", films, "--output_dir", tmp_path, *TINY, "--initialization"]
+    transfer = ["--frozen", "true", "--noise", "true", "--timesteps", "[0,40]", "--probe", "{'combine':'mean'}"]
+    start = pretrained / "model.safetensors"
+    monai_bundle("run", "train", "--config_file", configs / "train.yaml", *words, start, *transfer)
+    before, after = load_file(start), load_file(tmp_path / "model.safetensors")
+    body = [name for name in before if not name.startswith("unet.out.2.conv.")]
+    for name in body:  # averaging equal weights rounds them; a step of training moves them by more
+        kept = after[f"features.network.diffusion.{name}"]
+        torch.testing.assert_close(kept, before[name], rtol=1e-6, atol=1e-8)
+    stated = json.loads((tmp_path / "model.json").read_text())["transfer"]
+    assert stated["frozen"] and stated["noise"] and stated["timesteps"] == [0, 40]
+    network = LandmarkPredictor(configs.parent, tmp_path).network
+    assert transfer_settings(network) == stated and stated["probe"]["combine"] == "mean"
+    assert all(torch.equal(tensor, after[name]) for name, tensor in network.state_dict().items())
 
 
 def test_evaluate_writes_the_report(

@@ -117,6 +117,14 @@ def test_folder_landmark_outside_its_film(own: Path) -> None:
     assert fault.film == "p2/a2.png" and "outside the film" in fault.reason
 
 
+@pytest.mark.parametrize("name", [r"p1\b1.png", r"C:\films\p1\b1.png", r"p1\b1"])
+def test_folder_names_as_windows_writes_them(own: Path, name: str) -> None:
+    marks = [annotation(film, points(1, 3), names=("tip", "base", "heel")) for film in (name, "a2.png")]
+    write_csv(own.parent / "marks.csv", marks)
+    found = prepare_own(own)
+    assert item(found, "p1/b1")["landmarks"] == points(1, 3).tolist() and found.left_out == []
+
+
 def test_folder_ambiguous_names_are_refused(own: Path) -> None:
     save_film(own / "p9" / "a1.png", 99)
     with pytest.raises(AnnotationError, match="several films have this name"):

@@ -14,13 +14,14 @@ from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.networks import (
     DiffusionUNet,
     EncoderLandmarkUNet,
+    FeatureProbe,
     LandmarkUNet,
     TrainedWeights,
     landmark_network,
     trained,
+    trained_network,
+    transfer_settings,
 )
-from monai_landmark.networks.feature_probe import FeatureProbe
-from monai_landmark.networks.initialization import transfer_settings
 
 SMALL = {"channels": (8, 8, 16), "norm_num_groups": 8, "num_head_channels": 8}
 ENCODER = {"decoder_channels": (16, 16, 16, 8, 8)}
@@ -193,6 +194,20 @@ class TestTransfer:
     def test_the_card_of_an_encoder_too(self):
         network = landmark_network(3, "test_efficientnet", **ENCODER)
         assert isinstance(landmark_network(3, "test_efficientnet", **transfer_settings(network)), EncoderLandmarkUNet)
+
+    @pytest.mark.parametrize("card", [None, {"architecture": "diffusion-tiny"}])
+    def test_before_there_was_a_choice_the_whole_network_saw_the_clean_film(self, tmp_path, card):
+        if card is not None:
+            (tmp_path / "model.json").write_text(json.dumps(card))
+        network = trained_network(3, "diffusion-tiny", tmp_path)
+        assert isinstance(network, LandmarkUNet) and network.timestep == 0
+
+    def test_the_network_of_a_folder_is_the_one_that_was_trained(self, tmp_path):
+        settings = {"frozen": True, "timesteps": [7], "noise": False, "schedule": None, "probe": {"width": 16}}
+        (tmp_path / "model.json").write_text(json.dumps({"transfer": settings}))
+        network = trained_network(3, "diffusion-tiny", tmp_path)
+        assert isinstance(network, FeatureProbe) and network.head.width == 16
+        assert network.features.noise.timesteps == (7,)
 
 
 class TestTrained:

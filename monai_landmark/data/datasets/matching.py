@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class FilmIndex:
         Raises:
             AnnotationError: several films have this name.
         """
+        if name in self._exact:
+            return self._exact[name]
+        name = PureWindowsPath(name).as_posix()  # a table written on Windows says Ward A\0001.dcm
         if name in self._exact:
             return self._exact[name]
         for key in dict.fromkeys((name, bare_name(name), Path(name).name, bare_name(Path(name).name))):
