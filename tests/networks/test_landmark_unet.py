@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDPMScheduler
 from safetensors.torch import save_file
 
 from monai_landmark.errors import ConfigurationError, WeightsError
@@ -289,6 +290,20 @@ def old_network():
     return OldNetwork
 
 
+def trained_to_denoise(network, context):
+    """Ten steps of DDPM training, so that the weights are an optimizer's and not a generator's."""
+    optimizer, losses = torch.optim.AdamW(network.parameters(), 1e-3), []
+    films, noise, times = torch.randn(2, 1, 16, 24).cumsum(-1) / 5, torch.randn(2, 1, 16, 24), torch.tensor([20, 50])
+    noisy = DDPMScheduler(100).add_noise(films, noise, times)
+    for _ in range(10):
+        losses.append((network(noisy, times, context) - noise).square().mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    return network.eval()
+
+
 class TestMonaiGenerative:
     """Numbers of the old package itself."""
 
@@ -297,14 +312,16 @@ class TestMonaiGenerative:
     def test_numbers_are_those_of_the_old_package(self, old_network, tmp_path, kind, include_fc, out_channels):
         options = {**SMALL, **KINDS[kind]}
         channels = options.pop("channels")
-        source = scrambled(old_network(2, 1, out_channels, num_channels=channels, **options))
+        context = torch.randn(2, 4, 5) if kind == "conditioned" else None
+        source = trained_to_denoise(
+            scrambled(old_network(2, 1, out_channels, num_channels=channels, **options)), context
+        )
         torch.save(source.state_dict(), tmp_path / "old.pt")
         network = LandmarkUNet(
             4, weights_file=tmp_path / "old.pt", patch_size=1, channels=channels, include_fc=include_fc, **options
         ).eval()
         assert set(network.transfer_report.reinitialized) == FINAL
         network.diffusion.unet.out[2] = source.out[2]
-        context = torch.randn(2, 4, 5) if kind == "conditioned" else None
         image, times = torch.randn(2, 1, 16, 24), torch.tensor([3, 70])
         with torch.no_grad():
             new, old = network.diffusion(image, times, context), source(image, times, context)
