@@ -1,0 +1,300 @@
+"""The jobs of a study: each pre-trains, or trains and measures, in its own folder, by the bundle's own commands."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+import monai_landmark
+from monai_landmark.errors import ConfigurationError
+from monai_landmark.files import file_sha256, write_text
+from monai_landmark.study.grid import Cell, Initialization, Study
+
+__all__ = ["Outcome", "Task", "cell_task", "run_task", "study_tasks"]
+
+WORK = "{work}"  # stands for the study's folder in a command, so that the folder can move
+
+Command = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job.
+
+    Attributes:
+        name: its folder in the study's.
+        commands: run one after another, each ``python -m ...`` without the first two words.
+        needs: names of the tasks that must be done before.
+        inputs: files that it reads besides what the tasks before it wrote.
+    """
+
+    name: str
+    commands: tuple[Command, ...]
+    needs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """``pretrained``, ``sources`` or ``cells``."""
+        return self.name.split("/", 1)[0]
+
+    def identity(self) -> str:
+        """Hash of all that its result depends on besides the tasks before it and the installed versions.
+
+        Raises:
+            ConfigurationError: if an input is absent.
+        """
+        for file in self.inputs:
+            if not Path(file).is_file():
+                raise ConfigurationError("no such file", file=file, field=self.name)
+        facts = [self.commands, self.needs, [_content(file) for file in self.inputs]]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended.
+
+    Attributes:
+        name: of the task.
+        error: what went wrong; empty if it is done.
+        seconds: that it took now; 0 where it was done before.
+    """
+
+    name: str
+    error: str = ""
+    seconds: float = 0.0
+
+
+def study_tasks(study: Study) -> list[Task]:
+    """All jobs of a study, each after those that it needs.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The pre-trainings, trainings on source data, and cells.
+    """
+    found: dict[str, Task] = {}
+    for cell in study.cells():
+        before = _preparation(study, cell)
+        if before is not None:
+            found[before.name] = before
+        found[cell.name] = cell_task(study, cell)
+    return list(found.values())
+
+
+def cell_task(study: Study, cell: Cell) -> Task:
+    """The job of one cell: train, further stages, measure.
+
+    Args:
+        study: the study.
+        cell: which cell.
+
+    Returns:
+        Its task; the commands leave ``model`` and ``evaluation`` in its folder.
+    """
+    row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
+    before, folder = _preparation(study, cell), f"{WORK}/{cell.name}"
+    start = row.start if before is None else f"{WORK}/{before.name}/model.safetensors"
+    if row.baseline:
+        commands = [_baseline(study, cell, start, folder)]
+    else:
+        commands = _cell_training(study, cell, start, folder)
+        measured = {"datalist": dataset.datalist, "section": dataset.section, "model_dir": f"{folder}/model"}
+        measured |= {"output_dir": f"{folder}/evaluation", **study.evaluate}
+        commands.append(_bundle(study, "evaluate", measured))
+    needs = () if before is None else (before.name,)
+    return Task(cell.name, tuple(commands), needs, _inputs(commands, dataset.datalist, start))
+
+
+def run_task(task: Task, work: str, threads: int = 0) -> Outcome:
+    """Run a job unless it is done; a job that was killed goes on where its trainings left their checkpoints.
+
+    Args:
+        task: the job.
+        work: the study's folder, the same for every machine that runs a part of it.
+        threads: processor threads of it; 0: as many as there are.
+
+    Returns:
+        How it ended. ``log.txt`` in its folder has all that its commands said, ``done.json`` what they were.
+    """
+    try:
+        if is_done(task, work):
+            return Outcome(task.name)
+        identity = task.identity()
+    except ConfigurationError as error:
+        return Outcome(task.name, str(error))
+    folder = Path(work) / task.name
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = [[word.replace(WORK, str(work)) for word in command] for command in task.commands]
+    facts: dict[str, Any] = {"identity": identity, "commands": commands, "needs": task.needs}
+    write_text(folder / "task.json", json.dumps(facts, indent=2) + "\n")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else dict(os.environ)
+    began = time.monotonic()
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        for words in commands:
+            print("python -m", *words, file=log, flush=True)
+            command = [sys.executable, "-m", *words]
+            done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)  # noqa: S603 - our own
+            if done.returncode:
+                return Outcome(task.name, f"exit code {done.returncode}, see {folder / 'log.txt'}")
+    seconds = time.monotonic() - began
+    facts |= {"seconds": round(seconds, 1), "threads": threads, **_machine()}
+    write_text(folder / "done.json", json.dumps(facts, indent=2) + "\n")
+    return Outcome(task.name, seconds=seconds)
+
+
+def is_done(task: Task, work: str) -> bool:
+    """Whether a job was finished, with the very settings that it has now.
+
+    Args:
+        task: the job.
+        work: the study's folder.
+
+    Returns:
+        Whether it is.
+
+    Raises:
+        ConfigurationError: if its folder holds the work of other settings, which nobody has asked to overwrite.
+    """
+    folder = Path(work) / task.name
+    for name in ("done.json", "task.json"):
+        file = folder / name
+        if file.is_file():
+            if json.loads(file.read_text(encoding="utf-8"))["identity"] != task.identity():
+                raise ConfigurationError(
+                    "this folder holds a job of other settings, films or weights",
+                    file=file,
+                    action="choose another folder for the study, or remove this one",
+                )
+            return name == "done.json"
+    return False
+
+
+def _preparation(study: Study, cell: Cell) -> Task | None:
+    """What must be trained before a cell: once for all budgets and seeds."""
+    row = study.initializations[cell.initialization]
+    if row.pretrain is not None:
+        datalist = study.datasets[cell.dataset].datalist
+        name = f"pretrained/{cell.dataset}/{cell.initialization}"
+        grid = {key: value for key, value in _train_keys(study, cell).items() if key == "spatial_size"}
+        keys = {"datalist": datalist, "output_dir": f"{WORK}/{name}", "architecture": row.architecture}
+        keys |= {} if row.start == "random" else {"initialization": row.start}
+        command = _bundle(study, "pretrain", {**keys, **grid, **study.pretrain, **row.pretrain})
+        return Task(name, (command,), (), _inputs([command], datalist, row.start))
+    if row.source is not None:
+        source = study.datasets[row.source]
+        name = f"sources/{row.source}/{cell.initialization}"
+        keys = {**study.train, **source.train, **row.train, "label_budget": 0, "seed": 0}
+        commands = _trainings(study, row, source.datalist, row.start, keys, f"{WORK}/{name}")
+        return Task(name, tuple(commands), (), _inputs(commands, source.datalist, row.start))
+    return None
+
+
+def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Command]:
+    """The trainings of a cell; a frozen network has one."""
+    keys = {
+        **_train_keys(study, cell),
+        "label_budget": cell.labels,
+        "validation_films": study.validation_films(cell.labels),
+        "seed": cell.seed,
+        "frozen": cell.mode == "frozen",
+    }
+    row, datalist = study.initializations[cell.initialization], study.datasets[cell.dataset].datalist
+    stages = study.stages if cell.mode == "full" else ()
+    return _trainings(study, row, datalist, start, keys, f"{folder}/model", stages)
+
+
+def _baseline(study: Study, cell: Cell, start: str, folder: str) -> Command:
+    """The command that measures a detector without training."""
+    row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
+    keys = {"datalist": dataset.datalist, "section": dataset.section, "labels": cell.labels, "seed": cell.seed}
+    keys |= {"architecture": row.architecture, "initialization": start, "output_dir": f"{folder}/evaluation"}
+    if grid := _train_keys(study, cell).get("spatial_size"):
+        keys["spatial_size"] = grid
+    return ("monai_landmark.study.measure", row.baseline or "", *_options(keys))
+
+
+def _train_keys(study: Study, cell: Cell) -> dict[str, Any]:
+    """Keys of ``train.yaml``, from the general to the particular."""
+    row = study.initializations[cell.initialization]
+    return {**study.train, **study.datasets[cell.dataset].train, **row.train}
+
+
+def _trainings(
+    study: Study,
+    row: Initialization,
+    datalist: str,
+    start: str,
+    keys: Mapping[str, Any],
+    model: str,
+    stages: Sequence[Mapping[str, Any]] = (),
+) -> list[Command]:
+    """A training and its further stages, each from the one before; the last one leaves the model."""
+    commands = []
+    for number, stage in enumerate([{}, *stages], start=1):
+        output = model if number > len(stages) else f"{model}_stage{number}"
+        words = {"datalist": datalist, "output_dir": output, "architecture": row.architecture, "initialization": start}
+        commands.append(_bundle(study, "train", {**words, **keys, **stage}))
+        start = f"{output}/model.safetensors"
+    return commands
+
+
+def _bundle(study: Study, name: str, keys: Mapping[str, Any]) -> Command:
+    """``monai.bundle run`` of one of the bundle's configs."""
+    config = f"{study.bundle}/configs/{name}.yaml"
+    return ("monai.bundle", "run", name, "--config_file", config, *_options(keys))
+
+
+def _options(keys: Mapping[str, Any]) -> list[str]:
+    """``--key value``, as Python writes values that are not text."""
+    return [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+
+
+def _inputs(commands: Sequence[Command], *files: str) -> tuple[str, ...]:
+    """The configs, and those files that are the user's, not names or what another task will write."""
+    configs = [words[words.index("--config_file") + 1] for words in commands if "--config_file" in words]
+    own = [file for file in files if file not in ("random", "imagenet") and not file.startswith(WORK)]
+    return tuple(dict.fromkeys([*configs, *own]))
+
+
+def _content(file: str) -> Any:
+    """What a file means: a config without its comments, the hash of any other."""
+    return ConfigParser.load_config_file(file) if file.endswith(".yaml") else file_sha256(file)
+
+
+def _machine() -> dict[str, Any]:
+    """Where and with which versions a job was run."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    return {
+        "machine": f"{platform.machine()}, {device}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "version": monai_landmark.__version__,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _commit() -> str:
+    """Of the source that runs, where it is a git checkout."""
+    root = Path(monai_landmark.__file__).parent
+    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    except OSError:  # no git
+        return ""
+    return found.stdout.strip()
