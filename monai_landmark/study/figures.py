@@ -88,7 +88,7 @@ def _over_labels(study: Study, rows: Sequence[StudyRow]) -> Figure:
         axes.fill_between(x, [min(v) for v in values], [max(v) for v in values], color=look["color"], alpha=0.15, lw=0)
     if between := rows[0].cells[0].facts.get("inter_reader_mm"):
         axes.axhline(between, color="0.4", lw=1, ls=":", zorder=0)
-        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
         axes.annotate("between the readers", (1, between), color="0.4", **place)
     ticks = sorted({_label_count(row) for row in rows})
     axes.set_xscale("log")

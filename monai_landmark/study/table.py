@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monai_landmark.data.datalist import Datalist
 from monai_landmark.metrics import PairedDifference, paired_difference, summarize_errors
 from monai_landmark.results.files import load_results
-from monai_landmark.study.grid import Cell, Study
+from monai_landmark.study.grid import Cell, Study, StudyDataset
 
 __all__ = ["CellErrors", "StudyRow", "gather", "markdown", "records", "table_csv"]
 
@@ -37,6 +38,7 @@ class CellErrors:
         errors: films x landmarks, in ``unit``: NaN = not annotated, inf = not predicted.
         unit: ``mm``; or ``%`` of the film's diagonal where no film has a spacing.
         leak_free: by film: no near-duplicate in another section.
+        patients: by film: whose it is; the film's own name where nobody says.
         facts: of ``metrics.json``: reader, labels, distance between readers.
         done: of ``done.json``: commit, date, machine, seconds.
     """
@@ -45,16 +47,18 @@ class CellErrors:
     errors: pd.DataFrame
     unit: str
     leak_free: pd.Series
+    patients: pd.Series
     facts: Mapping[str, Any]
     done: Mapping[str, Any]
 
     @classmethod
-    def load(cls, cell: Cell, work: Path) -> CellErrors | None:
+    def load(cls, cell: Cell, work: Path, patients: Mapping[str, str]) -> CellErrors | None:
         """Read a cell's evaluation.
 
         Args:
             cell: which.
             work: the study's folder.
+            patients: film -> whose it is.
 
         Returns:
             Its errors; None if it is not finished.
@@ -68,11 +72,13 @@ class CellErrors:
             results = load_results(folder / "evaluation" / "predictions.json")
             diagonal = {result.film: math.hypot(*result.original_size) for result in results}
             rows["error_%"] = 100 * rows["error_px"] / rows["film"].map(diagonal)
+        errors = rows.pivot(index="film", columns="landmark", values=f"error_{unit}")[rows["landmark"].unique()]
         return cls(
             cell,
-            rows.pivot(index="film", columns="landmark", values=f"error_{unit}")[rows["landmark"].unique()],
+            errors,
             unit,
             ~rows.groupby("film")["near_duplicate"].first().astype(bool),
+            pd.Series({film: patients.get(film, film) for film in errors.index}),
             json.loads((folder / "evaluation" / "metrics.json").read_text(encoding="utf-8"))["info"],
             json.loads((folder / "done.json").read_text(encoding="utf-8")),
         )
@@ -141,7 +147,9 @@ class StudyRow:
         films = set.intersection(*(set(first.index) for first, _ in pairs))
         order = [film for film in pairs[0][0].index if film in films]
         return paired_difference(
-            [first.loc[order].to_numpy() for first, _ in pairs], [second.loc[order].to_numpy() for _, second in pairs]
+            [first.loc[order].to_numpy() for first, _ in pairs],
+            [second.loc[order].to_numpy() for _, second in pairs],
+            list(self.cells[0].patients[order]),
         )
 
 
@@ -156,8 +164,9 @@ def gather(study: Study, work: Path) -> list[StudyRow]:
         The rows in the study's order.
     """
     groups: dict[tuple[Any, ...], list[CellErrors]] = {}
+    patients = {name: _patients(dataset) for name, dataset in study.datasets.items()}
     for cell in study.cells():
-        if (found := CellErrors.load(cell, work)) is not None:
+        if (found := CellErrors.load(cell, work, patients[cell.dataset])) is not None:
             groups.setdefault((cell.dataset, cell.labels, cell.initialization, cell.mode), []).append(found)
     datasets, starts = list(study.datasets), list(study.initializations)
 
@@ -169,6 +178,12 @@ def gather(study: Study, work: Path) -> list[StudyRow]:
     return [
         StudyRow(groups[key], groups.get((key[0], key[1], starts[0], key[3]), ())) for key in sorted(groups, key=place)
     ]
+
+
+def _patients(dataset: StudyDataset) -> dict[str, str]:
+    """Film -> patient, of a dataset's measured part."""
+    items = Datalist.load(dataset.datalist).sections.get(dataset.section, [])
+    return {item["id"]: item["patient"] for item in items if item.get("patient")}
 
 
 def records(study: Study, rows: Sequence[StudyRow], command: str = "") -> list[dict[str, Any]]:

@@ -188,25 +188,33 @@ def _preparation(study: Study, cell: Cell) -> Task | None:
     """What must be trained before a cell: once for all budgets and seeds."""
     row = study.initializations[cell.initialization]
     if row.pretrain is not None:
-        datalist = study.datasets[cell.dataset].datalist
-        name = f"pretrained/{cell.dataset}/{cell.initialization}"
-        grid = {key: value for key, value in _train_keys(study, cell).items() if key == "spatial_size"}
-        keys = {"datalist": datalist, "output_dir": f"{WORK}/{name}", "architecture": row.architecture}
-        keys |= {} if row.start == "random" else {"initialization": row.start}
-        command = _bundle(study, "pretrain", {**keys, **grid, **study.pretrain, **row.pretrain})
-        return Task(name, (command,), (), _inputs([command], datalist, row.start))
-    if row.source is not None:
-        source = study.datasets[row.source]
-        name = f"sources/{row.source}/{cell.initialization}"
-        keys = {**study.train, **source.train, **row.train, "label_budget": 0, "seed": 0}
-        commands = _trainings(study, row, source.datalist, row.start, keys, f"{WORK}/{name}")
-        return Task(name, tuple(commands), (), _inputs(commands, source.datalist, row.start))
-    return None
+        return _pretraining(study, cell, row.pretrain)
+    return None if row.source is None else _source_training(study, cell, row.source)
+
+
+def _pretraining(study: Study, cell: Cell, own: Mapping[str, Any]) -> Task:
+    """On the films of a cell's dataset, unless a pool says otherwise."""
+    row, datalist = study.initializations[cell.initialization], study.datasets[cell.dataset].datalist
+    name = f"pretrained/{cell.dataset}/{cell.initialization}"
+    keys = {"datalist": datalist, "output_dir": f"{WORK}/{name}", "architecture": row.architecture}
+    keys |= {} if row.start == "random" else {"initialization": row.start}
+    grid = {key: value for key, value in _train_keys(study, cell).items() if key == "spatial_size"}
+    command = _bundle(study, "pretrain", {**keys, **grid, **study.pretrain, **own})
+    return Task(name, (command,), (), _inputs([command], datalist, row.start))
+
+
+def _source_training(study: Study, cell: Cell, source: str) -> Task:
+    """On all annotated films of another dataset."""
+    row, dataset = study.initializations[cell.initialization], study.datasets[source]
+    name = f"sources/{source}/{cell.initialization}"
+    keys = {**study.train, **dataset.train, **row.train, "label_budget": 0, "seed": 0}
+    commands = _trainings(study, row, dataset.datalist, row.start, keys, f"{WORK}/{name}")
+    return Task(name, tuple(commands), (), _inputs(commands, dataset.datalist, row.start))
 
 
 def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Command]:
     """The trainings of a cell; a frozen network has one."""
-    keys = {
+    keys: dict[str, Any] = {
         **_train_keys(study, cell),
         "label_budget": cell.labels,
         "validation_films": study.validation_films(cell.labels),

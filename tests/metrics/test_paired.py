@@ -49,12 +49,13 @@ def test_turned_round_it_changes_its_sign() -> None:
     assert other.gain == pytest.approx(-one.gain) and other.interval[0] == pytest.approx(-one.interval[1], abs=0.02)
 
 
-def test_films_of_one_patient_count_once() -> None:
+def test_films_of_one_patient_are_drawn_together() -> None:
     first, second = drawn(0.2)
     copies = [f"{index // 2:02d}" for index in range(40)]  # in order, so that the draws are the same
     doubled = paired_difference([np.repeat(first[:20], 2, 0)], [np.repeat(second[:20], 2, 0)], patients=copies)
     once = paired_difference([first[:20]], [second[:20]])
-    assert doubled.interval == pytest.approx(once.interval) and doubled.films == 40
+    assert doubled.interval == pytest.approx(once.interval) and doubled.gain == pytest.approx(once.gain)
+    assert doubled.films == 40 and doubled.p_value == pytest.approx(once.p_value)
 
 
 def test_a_film_without_a_prediction_is_left_out_and_counted() -> None:
@@ -69,7 +70,8 @@ def test_a_film_without_a_prediction_is_left_out_and_counted() -> None:
 def test_the_same_detector_twice() -> None:
     first, _ = drawn(0.2)
     found = paired_difference([first], [first])
-    assert found.gain == 0 and found.interval == (0, 0) and np.isnan(found.p_value) and found.better == 0
+    assert found.gain == 0 and found.interval == (0, 0) and found.better == 0
+    assert np.isnan(found.p_value) and np.isnan(found.effect)
 
 
 @pytest.mark.parametrize(
