@@ -12,15 +12,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import torch
-from monai.bundle import ConfigParser
+import yaml
 
 import monai_landmark
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import file_sha256, write_text
 from monai_landmark.study.grid import Cell, Initialization, Study
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Outcome", "Task", "cell_task", "run_task", "study_tasks"]
 
@@ -131,26 +135,35 @@ def run_task(task: Task, work: str, threads: int = 0) -> Outcome:
     Returns:
         How it ended. ``log.txt`` in its folder has all that its commands said, ``done.json`` what they were.
     """
-    try:
-        if is_done(task, work):
-            return Outcome(task.name)
-        identity = task.identity()
-    except ConfigurationError as error:
-        return Outcome(task.name, str(error))
     folder = Path(work) / task.name
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(folder / "log.txt", "a", encoding="utf-8") as log:
+            _wait_for_others(log)
+            return Outcome(task.name) if is_done(task, work) else _run_commands(task, work, threads, log)
+    except ConfigurationError as error:
+        return Outcome(task.name, str(error))
+
+
+def _wait_for_others(log: IO[str]) -> None:
+    """Hold a job alone: a command shares its log, and thereby the lock, even when what started it was killed."""
+    if fcntl is not None:  # not on Windows
+        fcntl.flock(log, fcntl.LOCK_EX)
+
+
+def _run_commands(task: Task, work: str, threads: int, log: IO[str]) -> Outcome:
+    folder = Path(work) / task.name
     commands = [[word.replace(WORK, str(work)) for word in command] for command in task.commands]
-    facts: dict[str, Any] = {"identity": identity, "commands": commands, "needs": task.needs}
+    facts: dict[str, Any] = {"identity": task.identity(), "commands": commands, "needs": task.needs}
     write_text(folder / "task.json", json.dumps(facts, indent=2) + "\n")
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else dict(os.environ)
     began = time.monotonic()
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        for words in commands:
-            print("python -m", *words, file=log, flush=True)
-            command = [sys.executable, "-m", *words]
-            done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)  # noqa: S603 - our own
-            if done.returncode:
-                return Outcome(task.name, f"exit code {done.returncode}, see {folder / 'log.txt'}")
+    for words in commands:
+        print("python -m", *words, file=log, flush=True)
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)  # noqa: S603 - our own
+        if done.returncode:
+            return Outcome(task.name, f"exit code {done.returncode}, see {folder / 'log.txt'}")
     seconds = time.monotonic() - began
     facts |= {"seconds": round(seconds, 1), "threads": threads, **_machine()}
     write_text(folder / "done.json", json.dumps(facts, indent=2) + "\n")
@@ -281,11 +294,13 @@ def _inputs(commands: Sequence[Command], *files: str) -> tuple[str, ...]:
 
 def _content(file: str) -> Any:
     """What a file means: a config without its comments, the hash of any other."""
-    return ConfigParser.load_config_file(file) if file.endswith(".yaml") else file_sha256(file)
+    return yaml.safe_load(Path(file).read_text(encoding="utf-8")) if file.endswith(".yaml") else file_sha256(file)
 
 
 def _machine() -> dict[str, Any]:
     """Where and with which versions a job was run."""
+    import torch  # takes seconds, which what only plans and starts jobs need not wait for
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     return {
         "machine": f"{platform.machine()}, {device}",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -118,13 +121,31 @@ class TestRun:
         config.write_text("epochs: 3\n")
         films.write_text("2")
         assert task.identity() != before
-        films.unlink()
-        assert "no such file" in run_task(task, str(tmp_path)).error
 
     def test_threads_are_those_asked_for(self, tmp_path: Path) -> None:
         command = line(f"import os; open(r'{WORK}/threads', 'w').write(os.environ['OMP_NUM_THREADS'])")
         run_task(Task("cells/a", (command,)), str(tmp_path), threads=3)
         assert (tmp_path / "threads").read_text() == "3"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+    def test_a_command_that_outlived_its_study_is_waited_for(self, tmp_path: Path) -> None:
+        """As after kill -9 of the study, or of a Ray worker: its command still trains."""
+        slow = (
+            f"import time; open(r'{WORK}/began', 'w').close(); time.sleep(3); open(r'{WORK}/runs.txt', 'a').write('x')"
+        )
+        task = Task("cells/a", (line(slow), line(f"open(r'{WORK}/at', 'w').write(open(r'{WORK}/runs.txt').read())")))
+        ask = f"from monai_landmark.study.tasks import Task, run_task; run_task({task!r}, r'{tmp_path}')"
+        study = subprocess.Popen([sys.executable, "-c", ask])
+        while not (tmp_path / "began").exists():
+            time.sleep(0.02)
+        study.kill()
+        study.wait()
+        assert not run_task(task, str(tmp_path)).error
+        assert (tmp_path / "at").read_text() == "xx"  # not before the first had ended
+
+    def test_an_absent_input_is_said(self, tmp_path: Path) -> None:
+        found = run_task(Task("cells/a", (note("one"),), (), (str(tmp_path / "none.json"),)), str(tmp_path))
+        assert "no such file" in found.error and not (tmp_path / "runs.txt").exists()
 
 
 class TestRunner:
