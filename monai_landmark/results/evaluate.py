@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist
 from monai_landmark.data.reader import read_film
+from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.results.collect import ResultCollector
 from monai_landmark.results.report import ReportInfo, write_report
+from monai_landmark.results.result import LandmarkResult
 
-__all__ = ["EvaluationReport"]
+__all__ = ["EvaluationReport", "write_evaluation"]
 
 
 class EvaluationReport:
@@ -57,36 +59,75 @@ class EvaluationReport:
         Args:
             engine: the evaluator.
         """
-        items = {item["id"]: item for item in load_datalist(self.datalist, self.section)}
-        trained_on = set(self.collector.card.get("films", []))
-        write_report(
-            self.output_dir / "report.html",
+        write_evaluation(
             self.collector.results,
-            {film: landmarks_array(item) for film, item in items.items()},
             self.collector.schema,
-            info=self._info(list(items.values())),
-            films=lambda film: read_film(items[film]["image"]).pixels,
-            near_duplicates={film: _leaks(item, trained_on) for film, item in items.items()},
-            patients={film: item["patient"] for film, item in items.items() if item.get("patient")},
-            thresholds_mm=self.thresholds_mm,
+            self.collector.card,
+            self.datalist,
+            self.section,
+            self.output_dir,
+            self.thresholds_mm,
+            self.command,
         )
 
-    def _info(self, items: Sequence[Mapping[str, Any]]) -> ReportInfo:
-        card, datalist = self.collector.card, Datalist.load(self.datalist)
-        between, who = _reader_distance(items)
-        return ReportInfo(
-            title=f"Landmarks: {datalist.name}",
-            dataset=datalist.name,
-            split=f"{self.section} ({len(items)} films)",
-            reader=datalist.reader or "",
-            labels=card.get("label_budget"),
-            initialization=Path(str(card.get("initialization", ""))).name,
-            seeds=(card["seed"],) if "seed" in card else (),
-            command=self.command,
-            inter_reader_mm=between,
-            inter_reader_note=who,
-            notes=tuple(datalist.notes),
-        )
+
+def write_evaluation(
+    results: Sequence[LandmarkResult],
+    schema: LandmarkSchema,
+    card: Mapping[str, Any],
+    datalist: str | PathLike[str],
+    section: str,
+    output_dir: str | PathLike[str],
+    thresholds_mm: Sequence[float] = (2.0, 2.5, 3.0, 4.0),
+    command: str = "",
+) -> Path:
+    """Hold predictions against a datalist's landmarks, and write the report.
+
+    Args:
+        results: predictions of all films of the section.
+        schema: of the landmarks.
+        card: what is known of the model, see :func:`monai_landmark.networks.model_card`.
+        datalist: the datalist JSON.
+        section: which section of it.
+        output_dir: where to.
+        thresholds_mm: of the success detection rate, counted with <=.
+        command: stated in the report.
+
+    Returns:
+        Path of ``report.html``; ``metrics.json``, ``errors.csv`` and ``predictions.json`` lie beside it.
+    """
+    items = {item["id"]: item for item in load_datalist(datalist, section)}
+    trained_on = set(card.get("films", []))
+    return write_report(
+        Path(output_dir) / "report.html",
+        results,
+        {film: landmarks_array(item) for film, item in items.items()},
+        schema,
+        info=_info(Datalist.load(datalist), section, list(items.values()), card, command),
+        films=lambda film: read_film(items[film]["image"]).pixels,
+        near_duplicates={film: _leaks(item, trained_on) for film, item in items.items()},
+        patients={film: item["patient"] for film, item in items.items() if item.get("patient")},
+        thresholds_mm=thresholds_mm,
+    )
+
+
+def _info(
+    datalist: Datalist, section: str, items: Sequence[Mapping[str, Any]], card: Mapping[str, Any], command: str
+) -> ReportInfo:
+    between, who = _reader_distance(items)
+    return ReportInfo(
+        title=f"Landmarks: {datalist.name}",
+        dataset=datalist.name,
+        split=f"{section} ({len(items)} films)",
+        reader=datalist.reader or "",
+        labels=card.get("label_budget"),
+        initialization=Path(str(card.get("initialization", ""))).name,
+        seeds=(card["seed"],) if "seed" in card else (),
+        command=command,
+        inter_reader_mm=between,
+        inter_reader_note=who,
+        notes=tuple(datalist.notes),
+    )
 
 
 def _leaks(item: Mapping[str, Any], trained_on: set[str]) -> list[str]:

@@ -1,0 +1,60 @@
+"""Measures a detector without training: ``python -m monai_landmark.study.measure mean_shape --datalist FILE ...``."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_landmark.data.budget import labeled_films
+from monai_landmark.data.datalist import Datalist, load_datalist
+from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.networks import FrozenFeatures, landmark_network
+from monai_landmark.results.evaluate import write_evaluation
+from monai_landmark.study.baselines import baseline_results
+from monai_landmark.study.grid import BASELINES
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Predict the films of a section from a few annotated ones, and write the report.
+
+    Args:
+        argv: the command line without the program's name; ``sys.argv`` by default.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("baseline", choices=BASELINES)
+    parser.add_argument("--datalist", type=Path, required=True)
+    parser.add_argument("--section", default="test")
+    parser.add_argument("--labels", type=int, default=0, help="annotated films, drawn by the seed; 0: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--architecture", default="tf_efficientnet_lite0", help="whose features are compared")
+    parser.add_argument("--initialization", default="random", help="random, imagenet or a weights file")
+    parser.add_argument("--spatial_size", type=ast.literal_eval, default=[320, 256], help="[H, W] of its grid")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    args = parser.parse_args(argv)
+
+    datalist = Datalist.load(args.datalist)
+    schema = LandmarkSchema.load(str(datalist.schema))
+    labeled = labeled_films(args.datalist, args.labels, seed=args.seed)
+    network = None
+    if args.baseline != "mean_shape":
+        network = FrozenFeatures(landmark_network(schema.count, args.architecture, args.initialization))
+    films = load_datalist(args.datalist, args.section)
+    results = baseline_results(args.baseline, labeled, films, schema, network, args.spatial_size)
+    card = {
+        "initialization": args.baseline,
+        "label_budget": len(labeled),
+        "films": [film["id"] for film in labeled],
+        "seed": args.seed,
+    }
+    command = shlex.join(["python", "-m", "monai_landmark.study.measure", *(sys.argv[1:] if argv is None else argv)])
+    write_evaluation(results, schema, card, args.datalist, args.section, args.output_dir, command=command)
+
+
+if __name__ == "__main__":
+    main()
