@@ -72,7 +72,7 @@ def summarize_errors(
     Raises:
         ValueError: the errors are not ``(N, K)`` with N at least 1, or negative, or the patients are not N.
     """
-    errors = np.asarray(errors_mm, dtype=np.float64)
+    errors = np.array(errors_mm, dtype=np.float64)  # a copy: PyTorch takes no array that cannot be written to
     if errors.ndim != 2 or len(errors) == 0:
         raise ValueError(f"errors_mm must be (N, K) with at least one film, got {errors.shape}")
     if (errors < 0).any():
