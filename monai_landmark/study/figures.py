@@ -128,7 +128,7 @@ def _budget(row: StudyRow) -> str:
 def _forest(study: Study, rows: Sequence[StudyRow]) -> Figure:
     """Every landmark's mean error with its 95 % interval over films, initializations beside each other."""
     names = [str(name) for name in rows[0].cells[0].errors.columns]
-    figure, axes = _canvas(6.4, 0.7 + 0.13 * len(names) * (len(rows) + 1))
+    figure, axes = _canvas(6.4, 0.9 + 0.1 * len(names) * (len(rows) + 1))
     for index, row in enumerate(rows):
         films = np.mean([one.errors.loc[row.cells[0].errors.index].to_numpy() for one in row.cells], axis=0)
         found = [summarize_errors(films[:, [k]]) for k in range(len(names))]
@@ -147,21 +147,18 @@ def _forest(study: Study, rows: Sequence[StudyRow]) -> Figure:
 
 def _pairs(study: Study, rows: Sequence[StudyRow]) -> Figure:
     """By how much a row's error is smaller than a column's, paired by film; bold where the interval is free of 0."""
-    count = len(rows)
+    count, names = len(rows), [_title(row) for row in rows]
     gains = np.full((count, count), np.nan)
-    figure, axes = _canvas(1.4 + 0.95 * count, 0.9 + 0.5 * count)
+    figure, axes = _canvas(0.09 * max(map(len, names)) + 1.0 * count + 0.8, 0.9 + 0.5 * count)
     for i, j in itertools.permutations(range(count), 2):
-        pair = StudyRow(rows[i].cells, rows[j].cells)
-        if (gain := pair.gain) is None:
+        if (gain := StudyRow(rows[i].cells, rows[j].cells).gain) is None:
             continue
-        gains[i, j] = gain.gain
-        low, high = gain.interval
+        gains[i, j], (low, high) = gain.gain, gain.interval
         weight = "bold" if low * high > 0 else "normal"
-        text = f"{gain.gain:+.2f}\n{low:+.2f} to {high:+.2f}"
-        axes.text(j, i, text, ha="center", va="center", fontsize=7, fontweight=weight)
+        axes.text(j, i - 0.02, f"{gain.gain:+.2f}", ha="center", va="bottom", fontsize=8, fontweight=weight)
+        axes.text(j, i + 0.08, f"{low:.2f} to {high:.2f}", ha="center", va="top", fontsize=6)
     limit = np.nanmax(np.abs(gains), initial=1e-9)
     axes.imshow(gains, cmap="PuOr_r", vmin=-1.8 * limit, vmax=1.8 * limit, aspect="auto")
-    names = [_title(row) for row in rows]
     axes.set_xticks(range(count), names, rotation=30, ha="left")
     axes.set_yticks(range(count), names)
     axes.xaxis.tick_top()
