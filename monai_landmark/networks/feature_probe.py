@@ -105,7 +105,7 @@ class FrozenFeatures(nn.Module):
             Level -> ``(B, C, h, w)``.
         """
         if isinstance(self.network, EncoderLandmarkUNet):
-            every = _encoder_features(self.network, image)
+            every = _encoder_features(self.network, image, self.levels)
             return {level: every[level] for level in self.levels}
         passes: list[Features] = []
         with FeatureTaps(self.network.diffusion, self.levels) as taps:
@@ -258,14 +258,17 @@ def _in_channels(network: LandmarkUNet | EncoderLandmarkUNet) -> int:
     return first.in_channels // getattr(body, "patch_size", 1) ** 2
 
 
-def _encoder_features(network: EncoderLandmarkUNet, image: torch.Tensor) -> Features:
-    """Every level of an encoder and its decoder."""
-    maps = network.encoder(image)
+def _encoder_features(network: EncoderLandmarkUNet, image: torch.Tensor, wanted: Sequence[str]) -> Features:
+    """Levels of an encoder and its decoder, as far as the last one wanted: the decoder's are the costly ones."""
+    names, maps = levels_of(network), network.encoder(image)
+    count = 1 + max((names.index(level) for level in wanted), default=0)
     deep = maps[-1]
     for level, skip in zip(network.decoder, [*maps[-2::-1], image], strict=True):
+        if len(maps) >= count:
+            break
         deep = level(deep, skip)
         maps.append(deep)
-    return dict(zip(levels_of(network), maps, strict=True))
+    return dict(zip(names, maps, strict=False))
 
 
 def _enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
