@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for films, models and report")
     parser.add_argument("--bundle", type=Path, default=Path("bundles/xray_landmarks"), help="folder of the bundle")
-    parser.add_argument("--epochs", type=int, default=5, help="of pre-training and of fine-tuning, 50 steps each")
+    parser.add_argument("--epochs", type=int, default=4, help="of pre-training and of fine-tuning, 50 steps each")
 
 
 def run(args: argparse.Namespace) -> int:
