@@ -30,6 +30,7 @@ _SHARPNESS = 30.0  # of the similarity, as the inverse temperature of a soft-max
 _WINDOW = 2.0  # cells; of the local soft-argmax
 _GATE = 3.0  # how many times its usual distance a landmark may be off before the others are believed
 _USUAL = 0.1  # that distance where no films tell it, as a share of the shape's size
+_SUREST = 0.5  # pixels of the grid; the least of it
 
 
 def matching_levels(levels: Mapping[str, torch.Tensor]) -> Maps:
@@ -130,7 +131,9 @@ class DenseMatcher:
         self._vectors = np.stack([template.vector for template in templates])
         self._shares = np.stack([template.share for template in templates])
         self._decode = DecodeHeatmap(from_logits=True, window_px=_WINDOW)
-        self._shape = LandmarkShape.fit([template.on_grid for template in templates])
+        shape = LandmarkShape.fit([template.on_grid for template in templates])
+        # films annotated alike to the digit would make a landmark surer than any person is
+        self._shape = None if shape is None else LandmarkShape(shape.mean, np.maximum(shape.residual, _SUREST))
 
     def __call__(self, film: FilmMaps, place: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Find the landmarks.
