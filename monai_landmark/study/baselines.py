@@ -129,7 +129,7 @@ class NearestFilm:
     """Finds the landmarks of the most similar annotated films again, by features of a frozen network.
 
     The defaults were chosen on 30 ISBI films of 001-150, with 10 other films of 001-150 annotated, and
-    ``tf_efficientnet_lite0`` from ImageNet: error 1.76 mm on a 640 x 512 grid (2.15 on 320 x 256) with 10 templates
+    ``tf_efficientnet_lite0`` from ImageNet: error 1.76 mm on a 640 x 512 grid (2.17 on 320 x 256) with 10 templates
     (2.40 with one, 1.93 with three); a reach of 0.03 or 0.07 changes it by less than 0.02 mm.
 
     Args:
