@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("no bundle here", file=configs, action=action)
     films, pretrained, model = args.out / "films", args.out / "pretrained", args.out / "model"
     console, began = Console(), time.monotonic()
-    grid = ["--spatial_size", "[160,128]", "--epochs", str(args.epochs)]
+    grid = ["--spatial_size", "[128,96]", "--epochs", str(args.epochs)]
     once = ["--val_interval", str(args.epochs), "--samples", "4"]  # one sheet of samples, at the end
     start_from = str(pretrained / "model.safetensors")
     start = ["--architecture", "diffusion-tiny", "--initialization", start_from]
