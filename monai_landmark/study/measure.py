@@ -14,8 +14,7 @@ from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.networks import FrozenFeatures, landmark_network
 from monai_landmark.results.evaluate import write_evaluation
-from monai_landmark.study.baselines import baseline_results
-from monai_landmark.study.grid import BASELINES
+from monai_landmark.study.baselines import BASELINES, GRID, baseline_results
 
 __all__ = ["main"]
 
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--architecture", default="tf_efficientnet_lite0", help="whose features are compared")
     parser.add_argument("--initialization", default="random", help="random, imagenet or a weights file")
-    parser.add_argument("--spatial_size", type=ast.literal_eval, default=[320, 256], help="[H, W] of its grid")
+    parser.add_argument("--spatial_size", type=ast.literal_eval, default=GRID, help="[H, W] of its grid")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args(argv)
 

@@ -244,7 +244,7 @@ def _baseline(study: Study, cell: Cell, start: str, folder: str) -> Command:
     row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
     keys = {"datalist": dataset.datalist, "section": dataset.section, "labels": cell.labels, "seed": cell.seed}
     keys |= {"architecture": row.architecture, "initialization": start, "output_dir": f"{folder}/evaluation"}
-    if grid := _train_keys(study, cell).get("spatial_size"):
+    if grid := row.train.get("spatial_size"):
         keys["spatial_size"] = grid
     return ("monai_landmark.study.measure", row.baseline or "", *_options(keys))
 
