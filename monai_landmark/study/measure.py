@@ -12,7 +12,7 @@ from pathlib import Path
 from monai_landmark.data.budget import labeled_films
 from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
-from monai_landmark.networks import FrozenFeatures, landmark_network
+from monai_landmark.networks import FeatureProbe, FrozenFeatures, landmark_network
 from monai_landmark.results.evaluate import write_evaluation
 from monai_landmark.study.baselines import BASELINES, GRID, baseline_results
 
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     labeled = labeled_films(args.datalist, args.labels, seed=args.seed)
     network = None
     if args.baseline != "mean_shape":
-        network = FrozenFeatures(landmark_network(schema.count, args.architecture, args.initialization))
+        whole = landmark_network(schema.count, args.architecture, args.initialization)
+        network = whole.features if isinstance(whole, FeatureProbe) else FrozenFeatures(whole)
     films = load_datalist(args.datalist, args.section)
     results = baseline_results(args.baseline, labeled, films, schema, network, args.spatial_size)
     card = {
