@@ -150,13 +150,15 @@ def _pairs(study: Study, rows: Sequence[StudyRow]) -> Figure:
     count, names = len(rows), [_title(row) for row in rows]
     gains = np.full((count, count), np.nan)
     figure, axes = _canvas(0.09 * max(map(len, names)) + 1.0 * count + 0.8, 0.9 + 0.5 * count)
-    for i, j in itertools.permutations(range(count), 2):
+    for i, j in itertools.combinations(range(count), 2):
         if (gain := StudyRow(rows[i].cells, rows[j].cells).gain) is None:
             continue
-        gains[i, j], (low, high) = gain.gain, gain.interval
-        weight = "bold" if low * high > 0 else "normal"
-        axes.text(j, i - 0.02, f"{gain.gain:+.2f}", ha="center", va="bottom", fontsize=8, fontweight=weight)
-        axes.text(j, i + 0.08, f"{low:.2f} to {high:.2f}", ha="center", va="top", fontsize=6)
+        low, high = gain.interval
+        for row, column, values in ((i, j, (gain.gain, low, high)), (j, i, (-gain.gain, -high, -low))):
+            gains[row, column] = values[0]
+            weight = "bold" if low * high > 0 else "normal"
+            axes.text(column, row - 0.02, f"{values[0]:+.2f}", ha="center", va="bottom", fontsize=8, fontweight=weight)
+            axes.text(column, row + 0.08, f"{values[1]:.2f} to {values[2]:.2f}", ha="center", va="top", fontsize=6)
     limit = np.nanmax(np.abs(gains), initial=1e-9)
     axes.imshow(gains, cmap="PuOr_r", vmin=-1.8 * limit, vmax=1.8 * limit, aspect="auto")
     axes.set_xticks(range(count), names, rotation=30, ha="left")

@@ -233,20 +233,18 @@ def _row_records(study: Study, row: StudyRow, command: str) -> list[dict[str, An
             }
         )
     if row.gain is not None:
-        found.append(_gain_record(row, place, shared))
+        found.append(_gain_record(row.gain, row.unit, place, shared))
     return found
 
 
-def _gain_record(row: StudyRow, place: str, shared: Mapping[str, Any]) -> dict[str, Any]:
-    gain, unit = row.gain, "mm" if row.unit == "mm" else "diagonal"
-    assert gain is not None  # noqa: S101 - the caller asked
+def _gain_record(gain: PairedDifference, unit: str, place: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     low, high = gain.effect_interval
     notes = f"{shared['notes']}; the first initialization's error minus this one's, paired by film, 95 % interval; "
     notes += f"effect {gain.effect:.2f} ({low:.2f} to {high:.2f}), p {gain.p_value:.2g}"
     return {
-        "name": f"{place}/gain_{unit}",
+        "name": f"{place}/gain_{'mm' if unit == 'mm' else 'diagonal'}",
         "value": round(gain.gain, 4),
-        "unit": row.unit,
+        "unit": unit,
         "n": gain.films,
         "interval": [round(limit, 4) for limit in gain.interval],
         "near_duplicates": "kept",
