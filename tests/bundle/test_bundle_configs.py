@@ -36,9 +36,13 @@ def test_every_key_of_the_command_line_is_explained(bundle: Path, name: str) -> 
 @pytest.mark.parametrize("name", ["inference", "evaluate"])
 def test_network_and_transforms_are_those_of_training(bundle: Path, name: str) -> None:
     train, other = read(bundle, "train"), read(bundle, name)
-    network = dict(train["network_def"])
-    assert network.pop("initialization") == "@initialization"  # the trained weights take its place
-    assert other["network_def"] == network and other["network"] == train["network"]
+    assert train["network_def"]["_target_"] == "monai_landmark.networks.landmark_network"
+    assert other["network_def"] == {  # what else training was told is read back from the card it wrote
+        "_target_": "monai_landmark.networks.trained_network",
+        "model_dir": "@model_dir",
+        **{key: train["network_def"][key] for key in ("landmarks", "architecture")},
+    }
+    assert other["network"] == train["network"]
     assert other["preprocessing"] == train["validate"]["preprocessing"]
     decoding = train["validate"]["postprocessing"]
     for transform in decoding["transforms"]:
