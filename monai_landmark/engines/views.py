@@ -34,7 +34,7 @@ def view_matrix(rotation_deg: float, scale: float, size: tuple[int, int]) -> tor
 class ViewInferer(Inferer):
     """Average the logits of several views of a film, each map warped back onto the film's own grid.
 
-    What is averaged are log-probabilities, so the result is the views' geometric mean and again a map of logits.
+    A mean of logits is the geometric mean of the views' probabilities, up to a constant that normalization takes out.
 
     Args:
         views: ``(rotation in degrees, scale)`` of each; a single ``(0, 1)`` is the plain network.
@@ -58,17 +58,15 @@ class ViewInferer(Inferer):
         Returns:
             ``(B, K, H, W)`` logits.
         """
-        if self.views == [(0.0, 1.0)]:
-            plain: torch.Tensor = self.inferer(inputs, network, *args, **kwargs)
-            return plain
         film = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
         size = (int(film.shape[-2]), int(film.shape[-1]))
-        there = torch.stack([view_matrix(rotation, scale, size) for rotation, scale in self.views]).to(film)
-        back = torch.linalg.inv(there)
-        seen = torch.cat([_warp(film, matrix) for matrix in there])
-        logits = self.inferer(seen, network, *args, **kwargs)
-        maps = logits.flatten(2).log_softmax(dim=-1).view_as(logits).chunk(len(self.views))
-        return torch.stack([_warp(view, matrix) for view, matrix in zip(maps, back, strict=True)]).mean(dim=0)
+        mean = torch.zeros(())
+        for view in self.views:  # one at a time: on a CPU half again as fast as all in one batch, and small in memory
+            there = view_matrix(*view, size).to(film)
+            plain = view == (0.0, 1.0)
+            maps = self.inferer(film if plain else _warp(film, there), network, *args, **kwargs)
+            mean = mean.to(maps) + (maps if plain else _warp(maps, torch.linalg.inv(there))) / len(self.views)
+        return mean
 
 
 def _warp(image: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

@@ -138,6 +138,8 @@ class EncoderLandmarkUNet(nn.Module):
         Returns:
             ``(B, K, H, W)`` logits, one map per landmark on the grid of the film.
         """
+        # A film of one channel passes for both memory formats; left as it is, joining it would lay all maps out anew.
+        image = image.to(memory_format=torch.channels_last)
         features = self.encoder(image)
         deep = features[-1]
         for level, skip in zip(self.decoder, [*features[-2::-1], image], strict=True):

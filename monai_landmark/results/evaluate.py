@@ -97,7 +97,7 @@ def write_evaluation(
         Path of ``report.html``; ``metrics.json``, ``errors.csv`` and ``predictions.json`` lie beside it.
     """
     items = {item["id"]: item for item in load_datalist(datalist, section)}
-    trained_on = set(card.get("films", []))
+    trained_on = {*card.get("films", []), *card.get("pseudo_films", [])}
     return write_report(
         Path(output_dir) / "report.html",
         results,

@@ -49,6 +49,8 @@ class Initialization:
         pretrain: keys of ``pretrain.yaml``; the pre-trained network is the start. None: no pre-training.
         source: name of a dataset of the study to train on first, with all its labels; None: none.
         baseline: a detector without training in place of a network, one of :data:`BASELINES`.
+        teacher: name of the row whose detector of the same films and seed predicts the dataset's other training films,
+            which this row learns from as well (``pseudo_labels`` of ``train.yaml``); None: none.
         train: keys of ``train.yaml`` for this row alone.
     """
 
@@ -57,6 +59,7 @@ class Initialization:
     pretrain: Settings | None = None
     source: str | None = None
     baseline: str | None = None
+    teacher: str | None = None
     train: Settings = field(default_factory=dict)
 
 
@@ -163,7 +166,8 @@ class Study:
                 self.target or self.datasets, self.initializations.items(), self.modes
             ):
                 own_source = row.source == dataset
-                if not own_source and not (row.baseline and mode == "frozen"):
+                none_to_teach = row.teacher is not None and labels == 0
+                if not own_source and not none_to_teach and not (row.baseline and mode == "frozen"):
                     found.append(Cell(dataset, labels, name, mode, seed))
         return list(dict.fromkeys(found))
 
@@ -181,6 +185,8 @@ class Study:
             field_name = f"initializations, {name}"
             _refuse(field_name, row.baseline, " | ".join(BASELINES), [row.baseline in (None, *BASELINES)])
             _refuse(field_name, row.source, " | ".join(self.datasets), [row.source in (None, *self.datasets)])
+            earlier = list(self.initializations)[: list(self.initializations).index(name)]
+            _refuse(field_name, row.teacher, "a row above: " + " | ".join(earlier), [row.teacher in (None, *earlier)])
             _refuse(
                 field_name, dataclasses.asdict(row), "pretrain or source, not both", [not (row.pretrain and row.source)]
             )

@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.baseline != "mean_shape":
         whole = landmark_network(schema.count, args.architecture, args.initialization)
         network = whole.features if isinstance(whole, FeatureProbe) else FrozenFeatures(whole)
-    films = load_datalist(args.datalist, args.section)
+    own = {film["id"] for film in labeled}
+    films = [film for film in load_datalist(args.datalist, args.section) if film["id"] not in own]
     results = baseline_results(args.baseline, labeled, films, schema, network, args.spatial_size)
     card = {
         "initialization": args.baseline,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import yaml
 import monai_landmark
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import file_sha256, write_text
-from monai_landmark.study.grid import Cell, Initialization, Study
+from monai_landmark.study.grid import Cell, Initialization, Study, StudyDataset
 
 try:
     import fcntl
@@ -93,11 +94,21 @@ def study_tasks(study: Study) -> list[Task]:
     """
     found: dict[str, Task] = {}
     for cell in study.cells():
-        before = _preparation(study, cell)
-        if before is not None:
-            found[before.name] = before
-        found[cell.name] = cell_task(study, cell)
+        for one in (*reversed(_teachers(study, cell)), cell):
+            before = _preparation(study, one)
+            if before is not None:
+                found[before.name] = before
+            found[one.name] = cell_task(study, one)
     return list(found.values())
+
+
+def _teachers(study: Study, cell: Cell) -> list[Cell]:
+    """The cell's teacher, the teacher's, and so on."""
+    name = study.initializations[cell.initialization].teacher
+    if name is None:
+        return []
+    teacher = dataclasses.replace(cell, initialization=name, mode="full")
+    return [teacher, *_teachers(study, teacher)]
 
 
 def cell_task(study: Study, cell: Cell) -> Task:
@@ -114,14 +125,15 @@ def cell_task(study: Study, cell: Cell) -> Task:
     before, folder = _preparation(study, cell), f"{WORK}/{cell.name}"
     start = row.start if before is None else f"{WORK}/{before.name}/model.safetensors"
     if row.baseline:
-        commands = [_baseline(study, cell, start, folder)]
+        commands = [_baseline(study, cell, start, dataset.section, f"{folder}/evaluation")]
     else:
         commands = _cell_training(study, cell, start, folder)
-        measured = {"datalist": dataset.datalist, "section": dataset.section, "model_dir": f"{folder}/model"}
-        measured |= {"output_dir": f"{folder}/evaluation", **study.evaluate}
-        commands.append(_bundle(study, "evaluate", measured))
-    needs = () if before is None else (before.name,)
-    return Task(cell.name, tuple(commands), needs, _inputs(commands, dataset.datalist, start))
+        commands.append(_evaluation(study, dataset, f"{folder}/model", dataset.section, f"{folder}/evaluation"))
+    needs = [] if before is None else [before.name]
+    if teachers := _teachers(study, cell):
+        commands.insert(0, _teaching(study, teachers[0], f"{folder}/teacher"))
+        needs.append(teachers[0].name)
+    return Task(cell.name, tuple(commands), tuple(needs), _inputs(commands, dataset.datalist, start))
 
 
 def run_task(task: Task, work: str, threads: int = 0) -> Outcome:
@@ -234,16 +246,32 @@ def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Co
         "seed": cell.seed,
         "frozen": cell.mode == "frozen",
     }
+    if _teachers(study, cell):
+        keys["pseudo_labels"] = f"{folder}/teacher"
     row, datalist = study.initializations[cell.initialization], study.datasets[cell.dataset].datalist
     stages = study.stages if cell.mode == "full" else ()
     return _trainings(study, row, datalist, start, keys, f"{folder}/model", stages)
 
 
-def _baseline(study: Study, cell: Cell, start: str, folder: str) -> Command:
+def _teaching(study: Study, teacher: Cell, output: str) -> Command:
+    """The command by which a teacher predicts the films that may be trained on."""
+    row, dataset = study.initializations[teacher.initialization], study.datasets[teacher.dataset]
+    if row.baseline:
+        return _baseline(study, teacher, row.start, "training", output)
+    return _evaluation(study, dataset, f"{WORK}/{teacher.name}/model", "training", output)
+
+
+def _evaluation(study: Study, dataset: StudyDataset, model: str, section: str, output: str) -> Command:
+    """The command that measures a trained network."""
+    keys = {"datalist": dataset.datalist, "section": section, "model_dir": model, "output_dir": output}
+    return _bundle(study, "evaluate", {**keys, **study.evaluate})
+
+
+def _baseline(study: Study, cell: Cell, start: str, section: str, output: str) -> Command:
     """The command that measures a detector without training."""
     row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
-    keys = {"datalist": dataset.datalist, "section": dataset.section, "labels": cell.labels, "seed": cell.seed}
-    keys |= {"architecture": row.architecture, "initialization": start, "output_dir": f"{folder}/evaluation"}
+    keys = {"datalist": dataset.datalist, "section": section, "labels": cell.labels, "seed": cell.seed}
+    keys |= {"architecture": row.architecture, "initialization": start, "output_dir": output}
     if grid := row.train.get("spatial_size"):
         keys["spatial_size"] = grid
     return ("monai_landmark.study.measure", row.baseline or "", *_options(keys))

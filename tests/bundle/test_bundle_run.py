@@ -17,6 +17,7 @@ from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.engines import file_sha256
 from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.networks import transfer_settings
+from monai_landmark.study.measure import main as measure
 
 MonaiBundle = Callable[..., None]
 TINY = ["--architecture", "diffusion-tiny", "--epochs", "1", "--steps_per_epoch", "1", "--batch_size", "1"]
@@ -50,6 +51,31 @@ def test_train_keeps_to_the_budget_and_says_what_it_used(films: Path, model: Pat
     assert card["architecture"] == "diffusion-tiny" and card["spatial_size"] == [64, 64]
     assert card["sha256"] == file_sha256(model / "model.safetensors")
     assert set(torch.load(model / "model.pt", weights_only=True)) == set(load_file(model / "model.safetensors"))
+
+
+def test_train_learns_from_another_detectors_predictions_too(configs: Path, films: Path, tmp_path: Path) -> None:
+    datalist = ["--datalist", str(films / "datalist.json"), "--section", "training", "--labels", "2"]
+    measure(["mean_shape", *datalist, "--output_dir", str(tmp_path / "teacher")])
+    workflow = create_workflow(
+        config_file=str(configs / "train.yaml"),
+        workflow_type="train",
+        run_id="train",
+        logging_file=False,
+        dataset_dir=str(films),
+        output_dir=str(tmp_path),
+        architecture="diffusion-tiny",
+        spatial_size=[64, 64],
+        label_budget=2,
+        pseudo_labels=str(tmp_path / "teacher"),
+        epochs=1,
+        steps_per_epoch=1,
+        batch_size=2,
+        precision="float32",
+    )
+    workflow.run()
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert card["label_budget"] == 2 and len(card["films"]) == 2 and len(card["pseudo_films"]) == 3
+    assert not set(card["films"]) & set(card["pseudo_films"]) and len(workflow.train_dataset) == 5
 
 
 @pytest.mark.parametrize("validation", [1, 0])

@@ -80,6 +80,22 @@ class TestCommands:
         assert cell.needs == (before.name,)
         assert options(cell.commands[0])["initialization"] == keys["output_dir"] + "/model.safetensors"
 
+    def test_a_row_learns_from_what_its_teacher_predicts_on_the_training_films(self, make_study) -> None:
+        starts = {"shape": {"baseline": "mean_shape"}, "first": {"teacher": "shape"}, "second": {"teacher": "first"}}
+        found = study_tasks(make_study(initializations=starts, budgets=[5, 0], modes=["full", "frozen"]))
+        by_name = {task.name: task for task in found}
+        assert not any("/all/first/" in name or "/all/second/" in name for name in by_name)  # nothing left to teach
+        first, second = (by_name[f"cells/own/5/{row}/full/s1"] for row in ("first", "second"))
+        teaching, training, _ = second.commands
+        assert options(teaching)["model_dir"] == f"{WORK}/{first.name}/model"
+        assert options(teaching)["section"] == "training"
+        assert options(training)["pseudo_labels"] == options(teaching)["output_dir"] == f"{WORK}/{second.name}/teacher"
+        assert second.needs == (first.name,) and first.needs == ("cells/own/5/shape/full/s1",)
+        assert found.index(first) < found.index(second)
+        words = first.commands[0]
+        assert words[:2] == ("monai_landmark.study.measure", "mean_shape") and "training" in words
+        assert by_name["cells/own/5/second/frozen/s1"].needs == (first.name,)
+
     def test_a_baseline_is_measured_and_not_trained(self, make_study) -> None:
         found = study_tasks(make_study(initializations={"shape": {"baseline": "mean_shape"}}))
         assert all(len(task.commands) == 1 and "mean_shape" in task.commands[0] for task in found)
