@@ -5,7 +5,7 @@ The decoder is that of Ronneberger et al. (MICCAI 2015) with one upsampling conv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from os import PathLike
 
@@ -138,11 +138,24 @@ class EncoderLandmarkUNet(nn.Module):
         Returns:
             ``(B, K, H, W)`` logits, one map per landmark on the grid of the film.
         """
+        *_, deep = self.maps(image)
+        logits: torch.Tensor = self.head(deep)
+        return logits
+
+    def maps(self, image: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Features of every level: the encoder's, from the film down, then the decoder's, each made when asked for.
+
+        Args:
+            image: as of :meth:`forward`.
+
+        Yields:
+            ``(B, width of the level, h, w)``; the last on the grid of the film.
+        """
         # A film of one channel passes for both memory formats; left as it is, joining it would lay all maps out anew.
         image = image.to(memory_format=torch.channels_last)
         features = self.encoder(image)
+        yield from features
         deep = features[-1]
         for level, skip in zip(self.decoder, [*features[-2::-1], image], strict=True):
             deep = level(deep, skip)
-        logits: torch.Tensor = self.head(deep)
-        return logits
+            yield deep

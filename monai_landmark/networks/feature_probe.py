@@ -260,15 +260,9 @@ def _in_channels(network: LandmarkUNet | EncoderLandmarkUNet) -> int:
 
 def _encoder_features(network: EncoderLandmarkUNet, image: torch.Tensor, wanted: Sequence[str]) -> Features:
     """Levels of an encoder and its decoder, as far as the last one wanted: the decoder's are the costly ones."""
-    names, maps = levels_of(network), network.encoder(image)
+    names = levels_of(network)
     count = 1 + max((names.index(level) for level in wanted), default=0)
-    deep = maps[-1]
-    for level, skip in zip(network.decoder, [*maps[-2::-1], image], strict=True):
-        if len(maps) >= count:
-            break
-        deep = level(deep, skip)
-        maps.append(deep)
-    return dict(zip(names, maps, strict=False))
+    return dict(zip(names[:count], network.maps(image), strict=False))
 
 
 def _enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -95,7 +95,7 @@ class TestFrozenFeatures:
         features = FrozenFeatures(network)
         assert features.levels == ("encoder_2", "encoder_4", "encoder_8", "encoder_16", "encoder_32")
         with torch.no_grad():
-            expected = network.encoder(image)
+            expected = network.encoder(image.to(memory_format=torch.channels_last))
         assert all(torch.equal(a, b) for a, b in zip(features(image).values(), expected, strict=True))
 
     def test_levels_of_an_encoders_decoder(self):
