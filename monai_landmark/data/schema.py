@@ -106,19 +106,34 @@ class LandmarkSchema:
             Measure name -> degrees (angles, 0 to 180, differences signed), the unit of ``points`` (distances) or a
             plain number (ratios); NaN where a landmark is missing or the measure is not defined.
         """
+        if np.shape(points) != (self.count, 2):
+            raise _error(self, "points do not fit the schema", "points", np.shape(points), f"({self.count}, 2)")
+        return {name: float(value) for name, value in self.measure_films(points).items()}
+
+    def measure_films(self, points: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Every angle, distance and ratio of many films at once.
+
+        Args:
+            points: ``(..., K, 2)``, otherwise as in :meth:`measure`.
+
+        Returns:
+            Measure name -> ``(...)``, as in :meth:`measure`.
+        """
         xy = np.asarray(points, dtype=np.float64)
-        if xy.shape != (self.count, 2):
-            raise _error(self, "points do not fit the schema", "points", xy.shape, f"({self.count}, 2)")
-        step = partial(_step, dict(zip(self.landmarks, xy, strict=True)))
-        measured: dict[str, float] = {}
+        if xy.shape[-2:] != (self.count, 2):
+            raise _error(self, "points do not fit the schema", "points", xy.shape, f"(..., {self.count}, 2)")
+        step = partial(_step, {name: xy[..., index, :] for index, name in enumerate(self.landmarks)})
+        measured: dict[str, NDArray[np.float64]] = {}
         for name, parts in self.angles.items():
             if parts[0] in self.angles:
                 measured[name] = measured[parts[0]] - measured[parts[1]]
             else:
                 measured[name] = _degrees(*map(step, self.angle_rays(name)))
-        measured |= {name: float(np.hypot(*step(ends))) for name, ends in self.distances.items()}
+        for name, ends in self.distances.items():
+            along = step(ends)
+            measured[name] = np.hypot(along[..., 0], along[..., 1])
         for name, (over, under) in self.ratios.items():
-            measured[name] = measured[over] / measured[under] if measured[under] else float("nan")
+            measured[name] = measured[over] / np.where(measured[under] == 0, np.nan, measured[under])
         return measured
 
     @classmethod
@@ -175,10 +190,11 @@ def _step(points: Mapping[str, NDArray[np.float64]], ends: Sequence[str]) -> NDA
     return points[ends[1]] - points[ends[0]]
 
 
-def _degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Angle between two vectors, 0 to 180 degrees; NaN when one has no length. atan2 keeps small angles exact."""
-    cross, dot = first[0] * second[1] - first[1] * second[0], float(first @ second)
-    return float(np.degrees(np.arctan2(abs(cross), dot))) if np.any(first) and np.any(second) else float("nan")
+def _degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles between vectors ``(..., 2)``, 0 to 180 degrees; NaN when one has no length. atan2 keeps small ones exact."""
+    cross = first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
+    angle = np.degrees(np.arctan2(abs(cross), (first * second).sum(axis=-1)))
+    return np.where(first.any(axis=-1) & second.any(axis=-1), angle, np.nan)
 
 
 def _plain(value: Any) -> Any:

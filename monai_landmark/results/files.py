@@ -28,6 +28,11 @@ CSV_COLUMNS = (
     "y_mm",
     "confidence",
     "expected_error_mm",
+    "region_radius_mm",
+    "refer",
+    "region_level",
+    "tolerance_mm",
+    "risk",
     "row_spacing_mm",
     "col_spacing_mm",
     "spacing_source",
@@ -53,9 +58,10 @@ def write_csv(results: LandmarkResult | Iterable[LandmarkResult], path: str | Pa
     writer.writeheader()
     for result in results:
         row_mm, col_mm = result.spacing_mm or (None, None)
+        promise = {} if result.guarantee is None else result.guarantee._asdict()
         document = result.to_dict()
         for landmark in document["landmarks"]:
-            row = {"film": result.film, "landmark": landmark.pop("name"), **landmark}
+            row = {"film": result.film, "landmark": landmark.pop("name"), **landmark, **promise}
             row |= {"row_spacing_mm": row_mm, "col_spacing_mm": col_mm, "spacing_source": result.spacing_source}
             row |= {"model_sha256": result.model_sha256, "version": result.version, "disclaimer": result.disclaimer}
             writer.writerow(row)

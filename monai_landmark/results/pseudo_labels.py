@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from os import PathLike
 from typing import Any
@@ -16,6 +17,8 @@ from monai_landmark.results.result import LandmarkResult
 
 __all__ = ["draw_weights", "pseudo_labeled_films"]
 
+_LOGGER = logging.getLogger(__name__)
+
 Item = dict[str, Any]
 
 
@@ -28,7 +31,8 @@ def pseudo_labeled_films(
     """Films of a datalist with another detector's landmarks in place of a reader's.
 
     Args:
-        datalist: the datalist JSON; every section but ``test`` may be learned from.
+        datalist: the datalist JSON; every section but ``test`` is learned from, and a warning says when test films are
+            passed over.
         predictions: ``predictions.json`` of ``infer``, ``predict`` or ``evaluate``, or its folder; None: no film.
         leave_out: ids of films that are not wanted, those with a reader's landmarks, say.
         trust: share of each landmark's predictions that is believed, the most confident ones; the others, and what was
@@ -39,8 +43,7 @@ def pseudo_labeled_films(
 
     Raises:
         ConfigurationError: if ``trust`` is not above 0 and at most 1.
-        AnnotationError: if a predicted film is one of the section ``test`` or of none, or of another size, or the
-            landmarks are not those of the datalist.
+        AnnotationError: if a predicted film is not in the datalist or of another size, or the landmarks are others.
         DataError: if the predictions cannot be read.
     """
     if not 0 < trust <= 1:
@@ -49,11 +52,14 @@ def pseudo_labeled_films(
         return []
     present = Datalist.load(datalist)
     names = LandmarkSchema.load(str(present.schema)).landmarks
-    sections = [section for section in present.sections if section != "test"]
-    films = {item["id"]: item for section in sections for item in load_datalist(datalist, section)}
+    films = {item["id"]: item for section in present.sections for item in load_datalist(datalist, section)}
     results = [result for result in load_results(predictions) if result.film not in leave_out]
     for result in results:
         _check(result, films, names, predictions)
+    tested = {item["id"] for item in present.sections.get("test", [])}
+    if kept_out := sum(result.film in tested for result in results):
+        _LOGGER.warning("%d test films among the pseudo-labels of %s are not trained on", kept_out, predictions)
+    results = [result for result in results if result.film not in tested]
     believed = _believed(results, trust)
     return [
         _labelled(films[result.film], np.where(mask[:, None], result.points_px, np.nan))
@@ -85,14 +91,15 @@ def draw_weights(labeled: int, pseudo: int, share: float) -> list[float] | None:
 def _check(
     result: LandmarkResult, films: dict[str, Item], names: Sequence[str], predictions: str | PathLike[str]
 ) -> None:
-    """A prediction is of a film that may be learned from, and of its landmarks."""
+    """A prediction is of a film of the datalist, and of its landmarks."""
     if result.film not in films:
         raise AnnotationError(
-            "no film to learn from",
+            "no film of the datalist",
             file=predictions,
             field="film",
             value=result.film,
-            expected="a film of the datalist outside its section test",
+            expected="the id of a film in the datalist",
+            action="predict the films that `prepare` listed, from the same folder",
         )
     if result.names != tuple(names):
         raise AnnotationError(

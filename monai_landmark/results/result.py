@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ __all__ = [
     "DISCLAIMER",
     "RESULT_FORMAT",
     "RESULT_FORMAT_VERSION",
+    "Guarantee",
     "LandmarkResult",
     "parse_json",
     "result_json_schema",
@@ -30,9 +31,23 @@ FloatArray = NDArray[np.float64]
 
 DISCLAIMER = "not for diagnosis"
 RESULT_FORMAT = "monai-landmark/landmark-result"
-RESULT_FORMAT_VERSION = 1
+RESULT_FORMAT_VERSION = 2
 # Files that other programs write may round; a tenth of a micrometer is far below any film's pixel.
 _MM_TOLERANCE = 1e-3
+
+
+class Guarantee(NamedTuple):
+    """What regions and referrals promise, on average over new films like those they were calibrated on.
+
+    Attributes:
+        region_level: share of the regions that hold their landmark.
+        tolerance_mm: an error above it is gross.
+        risk: at most this share of a film's landmarks are off by more than that and not referred.
+    """
+
+    region_level: float
+    tolerance_mm: float
+    risk: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +64,9 @@ class LandmarkResult:
             ``detector``, ``uncalibrated``) or ``none``.
         confidence: ``(K,)`` in [0, 1], NaN = unknown, or None when the model states none.
         expected_error_mm: ``(K,)`` radial error in mm that the model itself expects, or None.
+        region_radius_mm: ``(K,)`` radius of the region about each point, NaN = none, or None when not calibrated.
+        refer: ``(K,)`` boolean, which landmarks a person should look at, or None when not calibrated.
+        guarantee: what region and refer promise; None when there is neither.
         schema: name of the landmark schema, e.g. ``isbi19``.
         model_name: name of the model.
         model_sha256: SHA-256 of the weights, 64 hexadecimal digits, or None when they were never a file.
@@ -68,6 +86,9 @@ class LandmarkResult:
     spacing_source: str = "none"
     confidence: FloatArray | None = None
     expected_error_mm: FloatArray | None = None
+    region_radius_mm: FloatArray | None = None
+    refer: NDArray[np.bool_] | None = None
+    guarantee: Guarantee | None = None
     schema: str = ""
     model_name: str = ""
     model_sha256: str | None = None
@@ -81,9 +102,12 @@ class LandmarkResult:
         _set(self, "original_size", (int(self.original_size[0]), int(self.original_size[1])))
         _set(self, "warnings", tuple(self.warnings))
         _set(self, "points_px", self._array("points_px", self.points_px, (count, 2)))
-        for field in ("confidence", "expected_error_mm"):
+        for field in ("confidence", "expected_error_mm", "region_radius_mm"):
             if (value := getattr(self, field)) is not None:
                 _set(self, field, self._array(field, value, (count,)))
+        if self.refer is not None:
+            _set(self, "refer", self._array("refer", self.refer, (count,)) != 0)
+            self.refer.setflags(write=False)
         self._check_spacing()
         self._check_ranges()
 
@@ -101,8 +125,9 @@ class LandmarkResult:
             found = {"spacing_mm": self.spacing_mm, "spacing_source": self.spacing_source}
             self._refuse("spacing and its source contradict", "spacing_source", found, "both, or neither ('none')")
         if self.spacing_mm is None:
-            if self.expected_error_mm is not None:
-                self._refuse("millimeters without a spacing", "expected_error_mm", "given", "None")
+            for field in ("expected_error_mm", "region_radius_mm"):
+                if getattr(self, field) is not None:
+                    self._refuse("millimeters without a spacing", field, "given", "None")
             return
         values = tuple(float(value) for value in self.spacing_mm)
         if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
@@ -120,12 +145,26 @@ class LandmarkResult:
             self._refuse("impossible film size", "original_size", self.original_size, "(H, W) of at least one pixel")
         if self.confidence is not None and ((self.confidence < 0) | (self.confidence > 1)).any():
             self._refuse("confidence out of range", "confidence", self.confidence.tolist(), "numbers within 0..1")
-        if self.expected_error_mm is not None and (self.expected_error_mm < 0).any():
-            self._refuse("negative error", "expected_error_mm", self.expected_error_mm.tolist(), "numbers >= 0")
+        for field in ("expected_error_mm", "region_radius_mm"):
+            if (length := getattr(self, field)) is not None and (length < 0).any():
+                self._refuse("negative length", field, length.tolist(), "numbers >= 0")
+        self._check_guarantee()
         if self.model_sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.model_sha256):
             self._refuse("not a SHA-256", "model_sha256", self.model_sha256, "64 lower-case hexadecimal digits")
         if self.disclaimer != DISCLAIMER:
             self._refuse("the disclaimer was changed", "disclaimer", self.disclaimer, repr(DISCLAIMER))
+
+    def _check_guarantee(self) -> None:
+        """Regions and referrals come with what they promise, or not at all."""
+        promised = self.region_radius_mm is not None or self.refer is not None
+        if promised and self.guarantee is None:
+            self._refuse("a region or referral that promises nothing", "guarantee", None, "level, tolerance and risk")
+        if self.guarantee is None:
+            return
+        level, tolerance_mm, risk = self.guarantee
+        if not (0 < level < 1 and 0 < risk < 1 and 0 < tolerance_mm < math.inf):
+            expected = "level and risk between 0 and 1, tolerance above 0"
+            self._refuse("impossible guarantee", "guarantee", tuple(self.guarantee), expected)
 
     def _refuse(self, problem: str, field: str, value: Any, expected: str) -> None:
         raise DataError(f"film {self.film!r}: {problem}", field=field, value=value, expected=expected)
@@ -160,6 +199,7 @@ class LandmarkResult:
             "schema": self.schema,
             "model": {"name": self.model_name, "sha256": self.model_sha256},
             "version": self.version,
+            "guarantee": None if self.guarantee is None else self.guarantee._asdict(),
             "landmarks": self._landmark_dicts(),
             "warnings": list(self.warnings),
             "disclaimer": self.disclaimer,
@@ -174,9 +214,11 @@ class LandmarkResult:
             "y_mm": unknown if self.points_mm is None else self.points_mm[:, 1],
             "confidence": unknown if self.confidence is None else self.confidence,
             "expected_error_mm": unknown if self.expected_error_mm is None else self.expected_error_mm,
+            "region_radius_mm": unknown if self.region_radius_mm is None else self.region_radius_mm,
         }
+        refer = [None] * len(self.names) if self.refer is None else self.refer.tolist()
         return [
-            {"name": name, **{key: _number(values[index]) for key, values in columns.items()}}
+            {"name": name, **{key: _number(values[index]) for key, values in columns.items()}, "refer": refer[index]}
             for index, name in enumerate(self.names)
         ]
 
@@ -194,6 +236,7 @@ class LandmarkResult:
         Raises:
             DataError: the document does not follow the published schema, or its mm do not follow from its px.
         """
+        document = _upgraded(document)
         _validate(document, file)
         landmarks = document["landmarks"]
         result = cls(
@@ -205,6 +248,9 @@ class LandmarkResult:
             spacing_source=document["spacing_source"],
             confidence=_optional(_column(landmarks, "confidence")),
             expected_error_mm=_optional(_column(landmarks, "expected_error_mm")),
+            region_radius_mm=_optional(_column(landmarks, "region_radius_mm")),
+            refer=_flags(landmarks),
+            guarantee=None if document["guarantee"] is None else Guarantee(**document["guarantee"]),
             schema=document["schema"],
             model_name=document["model"]["name"],
             model_sha256=document["model"]["sha256"],
@@ -283,6 +329,24 @@ def parse_json(text: str, *, file: str | PathLike[str] | None = None) -> Any:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error}", file=file, expected="a landmark result as JSON") from error
+
+
+def _upgraded(document: Any) -> Any:
+    """A document of version 1 with what it could not say yet as null; every other one as it is."""
+    if not isinstance(document, dict) or document.get("format_version") != 1 or "guarantee" in document:
+        return document
+    landmarks = document.get("landmarks")
+    if not isinstance(landmarks, list) or not all(isinstance(landmark, dict) for landmark in landmarks):
+        return document
+    if any("region_radius_mm" in landmark or "refer" in landmark for landmark in landmarks):
+        return document
+    newer = [{**landmark, "region_radius_mm": None, "refer": None} for landmark in landmarks]
+    return {**document, "format_version": RESULT_FORMAT_VERSION, "guarantee": None, "landmarks": newer}
+
+
+def _flags(landmarks: list[dict[str, Any]]) -> NDArray[np.bool_] | None:
+    flags = [landmark["refer"] for landmark in landmarks]
+    return None if not flags or None in flags else np.array(flags, dtype=bool)
 
 
 def _set(result: LandmarkResult, field: str, value: Any) -> None:

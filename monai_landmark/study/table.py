@@ -205,17 +205,16 @@ def _row_records(study: Study, row: StudyRow, command: str) -> list[dict[str, An
     place = f"{cell.dataset}/{dataset.split or dataset.section}/{cell.labels or 'all'}/{cell.initialization}"
     place += "/finetune" if cell.mode == "full" else "/probe"
     done = [one.done for one in row.cells]
-    minutes = statistics.mean(one["seconds"] for one in done) / 60
     shared = {
         "seeds": [one.cell.seed for one in row.cells],
         "command": command,
         "commit": " ".join(sorted({one["commit"] for one in done})),
         "date": max(one["date"] for one in done),
         "machine": done[0]["machine"],
-        "split": facts.get("split") or dataset.section,
+        "split": facts.get("split") or dataset.split or dataset.section,
         "reader": facts.get("reader") or "",
         "labels": facts.get("labels") or cell.labels,
-        "notes": f"native pixels, <=, pooled over points; {minutes:.1f} min a seed",
+        "notes": "native pixels, <=, pooled over points",
     }
     films = row.cells[0].leak_free
     found = []

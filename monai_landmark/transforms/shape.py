@@ -186,7 +186,7 @@ class DecodeLandmarksd(MapTransform):
         decoded = dict(data)
         affine = decoded[self.refer_key].affine.cpu()
         for key in self.keys:
-            logits = torch.as_tensor(decoded[key]).detach().float().cpu()
+            logits = torch.as_tensor(decoded[key]).detach().float().cpu().contiguous()  # each map one block
             points, confidence = self.decode.decode_with_confidence(logits)
             points_mm = grid_to_mm(points, affine)
             for index, place, reach in self._far_off(points_mm.numpy()):

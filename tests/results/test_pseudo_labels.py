@@ -48,6 +48,14 @@ def test_predictions_take_the_readers_place(datalist: Path, tmp_path: Path) -> N
     assert Path(found[1]["image"]) == tmp_path / "u.png" and not {"readers", "visibility"} & set(found[0])
 
 
+def test_test_films_are_never_learned_from_and_it_is_said(
+    datalist: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_results([predicted("a3"), predicted("t")], tmp_path / "predictions.json")
+    assert [film["id"] for film in pseudo_labeled_films(datalist, tmp_path)] == ["a3"]
+    assert "1 test films" in caplog.text
+
+
 def test_only_the_most_confident_of_each_landmark_are_believed(datalist: Path, tmp_path: Path) -> None:
     results = [predicted(f"a{index}", 0.1 + 0.2 * index) for index in range(5)]
     lost = results[4].points_px.copy()
@@ -67,8 +75,7 @@ def test_without_predictions_there_are_no_films(datalist: Path) -> None:
 @pytest.mark.parametrize(
     ("result", "problem"),
     [
-        (predicted("t"), "no film to learn from"),
-        (predicted("stranger"), "no film to learn from"),
+        (predicted("stranger"), "no film of the datalist"),
         (predicted("a1", original_size=(60, 80)), "another film of the same id"),
         (predicted("a1", names=tuple(reversed(NAMES))), "other landmarks"),
     ],

@@ -15,6 +15,7 @@ from monai_landmark.data.annotations.slicer import read_mrk_json
 from monai_landmark.errors import DataError
 from monai_landmark.results import LandmarkResult, load_results, result_json_schema, save_results, write_csv
 from monai_landmark.results.files import write_markups
+from monai_landmark.results.result import Guarantee
 
 NAMES = ("sella", "nasion", "lost")
 POINTS = np.array([[100.25, 200.5], [1 / 3, 7.0], [np.nan, np.nan]])
@@ -39,6 +40,11 @@ def make(**changes: object) -> LandmarkResult:
     return LandmarkResult(**(fields | changes))  # type: ignore[arg-type]
 
 
+PROMISED = {
+    "region_radius_mm": [1.5, 3.25, np.nan],
+    "refer": [False, True, True],
+    "guarantee": Guarantee(region_level=0.9, tolerance_mm=4.0, risk=0.05),
+}
 WITHOUT_SPACING = {"spacing_mm": None, "spacing_source": "none", "expected_error_mm": None}
 
 
@@ -63,6 +69,8 @@ def test_no_spacing_means_no_millimeter_anywhere() -> None:
         {},
         WITHOUT_SPACING,
         {"confidence": None},
+        PROMISED,
+        PROMISED | {"region_radius_mm": None},
         {"names": (), "points_px": np.empty((0, 2)), "confidence": None, "expected_error_mm": None},
     ],
 )
@@ -77,10 +85,23 @@ def test_json_round_trip_is_exact_and_follows_the_schema(changes: dict[str, obje
     assert document["version"] == __version__
 
 
+def test_documents_of_version_1_are_read_and_promise_nothing() -> None:
+    document = make().to_dict()
+    document["format_version"] = 1
+    del document["guarantee"]
+    for landmark in document["landmarks"]:
+        del landmark["region_radius_mm"], landmark["refer"]
+    old = LandmarkResult.from_dict(document)
+    assert old == make() and old.guarantee is old.refer is old.region_radius_mm is None
+    document["landmarks"][0]["refer"] = True  # version 1 had no such field
+    with pytest.raises(DataError):
+        LandmarkResult.from_dict(document)
+
+
 def test_the_schema_itself_is_valid() -> None:
     schema = result_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert schema["$id"] == "urn:monai-landmark:landmark-result:1"
+    assert schema["$id"] == "urn:monai-landmark:landmark-result:2"
 
 
 def _set(document: dict[str, object], path: str, value: object) -> None:
@@ -98,7 +119,7 @@ def _set(document: dict[str, object], path: str, value: object) -> None:
     ("path", "value"),
     [
         ("format", "something else"),
-        ("format_version", 2),
+        ("format_version", 3),
         ("film", ""),
         ("spacing_mm", [0.1]),
         ("spacing_mm", [0.1, 0]),
@@ -146,6 +167,13 @@ def test_text_that_is_no_result_names_the_file(text: str) -> None:
         ({"confidence": [0.1]}, "confidence"),
         ({"expected_error_mm": [1, -1, 1]}, "expected_error_mm"),
         ({"spacing_mm": None, "spacing_source": "none"}, "expected_error_mm"),
+        (WITHOUT_SPACING | PROMISED, "region_radius_mm"),
+        (PROMISED | {"guarantee": None}, "guarantee"),
+        (PROMISED | {"guarantee": Guarantee(1.0, 4.0, 0.05)}, "guarantee"),
+        (PROMISED | {"guarantee": Guarantee(0.9, 4.0, 0.0)}, "guarantee"),
+        (PROMISED | {"guarantee": Guarantee(0.9, math.inf, 0.05)}, "guarantee"),
+        (PROMISED | {"region_radius_mm": [1, -1, 1]}, "region_radius_mm"),
+        (PROMISED | {"refer": [True, False]}, "refer"),
         ({"spacing_mm": None}, "spacing_source"),
         ({"spacing_source": "none"}, "spacing_source"),
         ({"spacing_mm": (0.1, math.nan)}, "spacing_mm"),
@@ -181,6 +209,11 @@ def test_csv_has_one_row_per_landmark_and_units_in_its_columns(tmp_path) -> None
     assert {"x_px", "y_px", "x_mm", "y_mm", "expected_error_mm", "row_spacing_mm", "col_spacing_mm"} <= rows[0].keys()
     assert float(rows[1]["x_px"]) == 1 / 3
     assert float(rows[0]["y_mm"]) == pytest.approx(20.05)
+    assert {row["refer"] for row in rows} == {""}
+    (told, *_) = csv.DictReader(write_csv(make(**PROMISED), tmp_path / "told.csv").open(encoding="utf-8"))
+    assert [told[key] for key in ("region_radius_mm", "refer", "region_level", "tolerance_mm", "risk")] == [
+        *("1.5", "False", "0.9", "4.0", "0.05")
+    ]
     assert rows[2]["x_px"] == rows[2]["x_mm"] == rows[3]["x_mm"] == rows[3]["row_spacing_mm"] == ""
 
 
