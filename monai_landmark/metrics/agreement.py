@@ -76,9 +76,7 @@ def _mean_squares(table: FloatArray) -> tuple[float, float, float]:
     return float(between), float(readers), float(rest)
 
 
-def _icc_interval(
-    value: float, between: float, readers: float, rest: float, n: int, k: int, level: float
-) -> Interval:
+def _icc_interval(value: float, between: float, readers: float, rest: float, n: int, k: int, level: float) -> Interval:
     """McGraw & Wong, table 7, with Satterthwaite's degrees of freedom."""
     ratio, spread = readers / rest, n * (1 + (k - 1) * value) - k * value
     freedom = (k - 1) * (n - 1) * (k * value * ratio + spread) ** 2
@@ -141,7 +139,11 @@ def bland_altman(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Bl
     bias = float(difference.mean()) if n else float("nan")
     if n < 2:
         return BlandAltman(n, bias, _NOTHING, float("nan"), float("nan"), _NOTHING, float("nan"), _NOTHING)
-    sd, wide, t = float(difference.std(ddof=1)), float(norm.ppf(0.975)), float(t_distribution.ppf((1 + level) / 2, n - 1))
+    sd, wide, t = (
+        float(difference.std(ddof=1)),
+        float(norm.ppf(0.975)),
+        float(t_distribution.ppf((1 + level) / 2, n - 1)),
+    )
     of_bias, of_limit = t * sd / n**0.5, t * sd * (1 / n + wide**2 / (2 * (n - 1))) ** 0.5
     lower, upper = bias - wide * sd, bias + wide * sd
     return BlandAltman(

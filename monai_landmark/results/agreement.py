@@ -201,7 +201,11 @@ def agreement_section(agreements: Sequence[Agreement]) -> str:
 def _cells(one: Agreement, read: bool, expected: bool) -> list[Cell]:
     unit, digits = UNITS[one.kind], _DIGITS[UNITS[one.kind]]
     icc, spread = _compare(one.readings)
-    cells = [Cell(escape(_title(one.name))), Cell(str(spread.films), spread.films), Cell(number(icc.value, 3), icc.value)]
+    cells = [
+        Cell(escape(_title(one.name))),
+        Cell(str(spread.films), spread.films),
+        Cell(number(icc.value, 3), icc.value),
+    ]
     cells += [Cell(_range(icc.interval, 2))]
     cells += [Cell(_measure(spread.bias, unit), spread.bias), Cell(_range(spread.bias_interval, digits))]
     cells += [Cell(_range((spread.lower, spread.upper), digits)), Cell(number(spread.sd, digits), spread.sd)]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist
 from monai_landmark.data.reader import read_film
 from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.results.agreement import two_readers
 from monai_landmark.results.collect import ResultCollector
 from monai_landmark.results.report import ReportInfo, write_report
 from monai_landmark.results.result import LandmarkResult
@@ -107,6 +108,7 @@ def write_evaluation(
         films=lambda film: read_film(items[film]["image"]).pixels,
         near_duplicates={film: _leaks(item, trained_on) for film, item in items.items()},
         patients={film: item["patient"] for film, item in items.items() if item.get("patient")},
+        readers=two_readers(list(items.values())),
         thresholds_mm=thresholds_mm,
     )
 

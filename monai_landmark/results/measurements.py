@@ -178,9 +178,7 @@ def write_measurements_csv(
     for result in results:
         for one in measure_result(result, schema):
             numbers = ["" if number is None else f"{number:.6g}" for number in (one.value, one.expected_sd)]
-            writer.writerow(
-                [result.film, one.name, one.kind, numbers[0], one.unit, numbers[1], result.spacing_source]
-            )
+            writer.writerow([result.film, one.name, one.kind, numbers[0], one.unit, numbers[1], result.spacing_source])
     return write_text(path, buffer.getvalue())
 
 

@@ -22,6 +22,7 @@ from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import DataError
 from monai_landmark.files import write_text
 from monai_landmark.results import report_sections as sections
+from monai_landmark.results.agreement import Agreement, agreement_rows, agreement_section, measure_agreement
 from monai_landmark.results.canvas import landmark_title
 from monai_landmark.results.evaluation import evaluate_results
 from monai_landmark.results.files import save_results
@@ -46,6 +47,7 @@ def write_report(
     films: FilmSource | None = None,
     near_duplicates: Mapping[str, Sequence[str]] | None = None,
     patients: Mapping[str, str] | None = None,
+    readers: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     thresholds_mm: Sequence[float] = (2.0, 2.5, 3.0, 4.0),
     inclusive: bool = True,
     max_pictures: int = 12,
@@ -57,12 +59,13 @@ def write_report(
         results: one per film, all of one landmark schema.
         references: film id -> ``(K, 2)`` (x, y) of the target reader in original pixels, NaN = not annotated; None
             or empty makes a gallery of predictions without errors.
-        schema: its lines are drawn on the films.
+        schema: its lines are drawn on the films, its measures are compared with the reference's.
         info: title, data set, split, reader, command and the like, which the report states.
         films: film id -> ``(H, W)`` upright film for the pictures, or None; asked only for the films that are shown.
         near_duplicates: film id -> ids of films in other splits that show (almost) the same picture; if any,
             all-films and leak-free figures stand side by side.
         patients: film id -> patient, so that confidence intervals draw whole patients.
+        readers: film id -> ``(K, 2)`` (x, y) by two readers, whose measures are compared with each other.
         thresholds_mm: radii of the success detection rates; px when no film has a spacing.
         inclusive: an error equal to the threshold is a success (``<=``, else ``<``).
         max_pictures: how many films are shown at most.
@@ -77,11 +80,12 @@ def write_report(
     info = replace(info, date=info.date or datetime.datetime.now(datetime.timezone.utc).date().isoformat())
     evaluation = evaluate_results(results, references, near_duplicates)
     measurement = Measurement(evaluation, tuple(map(float, thresholds_mm)), inclusive, dict(patients or {}))
-    document = _metrics_document(measurement, info)
+    agreements = measure_agreement(evaluation, schema, readers)
+    document = _metrics_document(measurement, info) | {"measurements": agreement_rows(agreements)}
     groups = _chosen_films(measurement, max_pictures)
     pictures, unreadable = _pictures(measurement, document["film_rows"], groups, films, schema)
     notes = [*info.notes, *_notes(measurement, document), *unreadable]
-    body = _body(measurement, info, document, notes, (groups, pictures))
+    body = _body(measurement, info, document, notes, (groups, pictures), agreements)
     path = write_text(path, _page(info, measurement, document, body))
     write_text(path.with_name("metrics.json"), json.dumps(jsonable(document), indent=1, allow_nan=False) + "\n")
     save_results(list(results), path.with_name("predictions.json"))
@@ -215,6 +219,7 @@ def _body(
     document: Mapping[str, Any],
     notes: Sequence[str],
     shown: tuple[Mapping[str, Sequence[int]], Mapping[int, tuple[str, str]]],
+    agreements: Sequence[Agreement],
 ) -> str:
     evaluation, summary, landmarks = measurement.evaluation, document["all_films"], document["landmarks"]
     groups, pictures = shown
@@ -233,6 +238,7 @@ def _body(
         films,
         sections.landmark_table(measurement, landmarks, summary),
         sections.roses_section(measurement, landmarks),
+        agreement_section(agreements),
         table,
         origin,
     ]

@@ -17,6 +17,7 @@ from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalis
 from monai_landmark.data.reader import is_film, read_film
 from monai_landmark.data.schema import LandmarkSchema, shipped_schemas
 from monai_landmark.errors import ConfigurationError, DataError
+from monai_landmark.results.agreement import two_readers
 from monai_landmark.results.files import load_results
 from monai_landmark.results.report import ReportInfo, write_report
 from monai_landmark.results.result import LandmarkResult
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         films=_film_source(items, args.films),
         near_duplicates={film: item.get("near_duplicates", []) for film, item in items.items()},
         patients={film: item["patient"] for film, item in items.items() if item.get("patient")},
+        readers=two_readers(list(items.values())),
         thresholds_mm=args.thresholds_mm,
         inclusive=not args.exclusive,
         max_pictures=args.max_pictures,
