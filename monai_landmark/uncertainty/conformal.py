@@ -33,7 +33,7 @@ def conformal_quantile(scores: ArrayLike, level: float) -> FloatArray:
     """
     check_share("level", level)
     values = np.sort(np.asarray(scores, dtype=np.float64), axis=0)  # NaN goes last
-    columns = values.reshape(len(values), -1)
+    columns = values.reshape(len(values), math.prod(values.shape[1:]))
     found = []
     for column in columns.T:
         count = int((~np.isnan(column)).sum())
