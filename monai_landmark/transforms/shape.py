@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from monai_landmark.data.datalist import landmarks_array
 from monai_landmark.data.geometry import grid_to_mm, mm_to_grid
 from monai_landmark.transforms.heatmap import DecodeHeatmap
+from monai_landmark.uncertainty.expected_error import expected_radial_error
+
+if TYPE_CHECKING:
+    from monai_landmark.uncertainty import Calibration
 
 __all__ = ["DecodeLandmarksd", "LandmarkShape", "shape_of_films"]
 
@@ -26,6 +30,7 @@ Similarity = NDArray[np.complex128]
 
 _FEWEST_LANDMARKS = 5  # below that, one false point bends the alignment as much as the true ones hold it
 _FEWEST_FILMS = 3
+_LEAST_RESIDUAL = 1e-3  # of the shape's size: nobody is surer, and films annotated alike would give none at all
 _STEPS = 20
 
 
@@ -77,7 +82,8 @@ class LandmarkShape:
         mean = mean - mean.mean(axis=0)
         model = cls(mean, np.ones(len(mean)))
         left_out = np.stack([model._predicted_from_others(shape) - shape for shape in shapes])
-        return cls(mean, np.sqrt(np.nanmean((left_out**2).sum(axis=-1), axis=0)))
+        residual = np.sqrt(np.nanmean((left_out**2).sum(axis=-1), axis=0))
+        return cls(mean, np.maximum(residual, _LEAST_RESIDUAL * np.sqrt((mean**2).sum(axis=-1).mean())))
 
     def _predicted_from_others(self, points: FloatArray) -> FloatArray:
         """``(K, 2)``: each landmark from the alignment of all the others."""
@@ -155,9 +161,12 @@ class DecodeLandmarksd(MapTransform):
         keys: keys of ``(K, H, W)`` logits; the points ``(K, 2)`` in mm take their place.
         refer_key: key of the image on whose grid the maps lie.
         confidence_key: where the ``(K,)`` confidences go.
+        expected_key: where the ``(K,)`` expected radial errors in mm go, see
+            :func:`monai_landmark.uncertainty.expected_radial_error`.
         shape: what :func:`shape_of_films` gave, or None to trust the maps alone.
         gate: how many times its root-mean-square distance a landmark may be off.
         method: see :class:`monai_landmark.transforms.heatmap.DecodeHeatmap`.
+        calibration: its temperatures divide the logits for the expected error, not for the points; None: 1.
     """
 
     def __init__(
@@ -165,12 +174,15 @@ class DecodeLandmarksd(MapTransform):
         keys: Any = "pred",
         refer_key: str = "image",
         confidence_key: str = "confidence",
+        expected_key: str = "expected_error",
         shape: Mapping[str, Any] | None = None,
         gate: float = 4.0,
         method: Any = "local_soft_argmax",
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__(keys)
         self.refer_key, self.confidence_key, self.gate = refer_key, confidence_key, gate
+        self.expected_key, self.temperatures = expected_key, None if calibration is None else calibration.temperatures
         self.decode = DecodeHeatmap(method, from_logits=True)
         self.shape = LandmarkShape.from_dict(shape)
 
@@ -181,7 +193,7 @@ class DecodeLandmarksd(MapTransform):
             data: an item with logits and the image.
 
         Returns:
-            The item with landmarks in mm, float64, and their confidence.
+            The item with landmarks in mm, float64, their confidence and their expected error.
         """
         decoded = dict(data)
         affine = decoded[self.refer_key].affine.cpu()
@@ -194,7 +206,8 @@ class DecodeLandmarksd(MapTransform):
                 again = self.decode(logits[index : index + 1] + prior)
                 points_mm[index] = grid_to_mm(again, affine)[0]
                 confidence[index] = self._mass_near(logits[index], again[0])
-            decoded[key], decoded[self.confidence_key] = points_mm, confidence
+            expected = expected_radial_error(logits, affine, points_mm, self.temperatures)
+            decoded |= {key: points_mm, self.confidence_key: confidence, self.expected_key: expected}
         return decoded
 
     def _far_off(self, points: FloatArray) -> list[tuple[int, FloatArray, float]]:

@@ -45,6 +45,14 @@ def test_expected_places_ignore_a_gross_error() -> None:
     assert np.linalg.norm(expected[0] - points, axis=-1).max() < 2.0
 
 
+def test_films_annotated_alike_give_a_shape_that_still_tells_a_gross_error() -> None:
+    shape = LandmarkShape.fit([MEAN] * 3)
+    assert shape is not None
+    false = MEAN + np.array([[0.0, 0.0]] * 6 + [[30.0, 0.0]])
+    places, reach = shape.expected(false) or (None, None)
+    assert reach is not None and (reach > 0).all() and np.allclose(places, MEAN, atol=0.1)
+
+
 def test_missing_landmarks_are_neither_learned_nor_needed() -> None:
     films = _films(40)
     films[0][3] = np.nan
