@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import math
+from collections.abc import Set
 from os import PathLike
 from typing import Any
 
@@ -21,6 +24,7 @@ def labeled_films(
     validation: int = 0,
     seed: int = 0,
     part: str = "training",
+    order: str | PathLike[str] | None = None,
 ) -> list[Item]:
     """Annotated films that a run may use, drawn by its seed; smaller budgets are subsets of larger ones.
 
@@ -30,12 +34,14 @@ def labeled_films(
         validation: how many of them validate instead of train.
         seed: seed of the draw.
         part: ``training`` or ``validation``.
+        order: the CSV of ``select``: its films come first, in their rank; None: as drawn.
 
     Returns:
         The items of that part, see :func:`monai_landmark.data.datalist.load_datalist`.
 
     Raises:
-        ConfigurationError: if the budget exceeds the films there are, or leaves none to train on.
+        ConfigurationError: if the budget exceeds the films there are, or leaves none to train on, or the order names
+            none of the films.
     """
     present = Datalist.load(datalist).sections
     films = [film for name in ("training", "validation") if name in present for film in load_datalist(datalist, name)]
@@ -49,6 +55,29 @@ def labeled_films(
             value=(budget, validation),
             expected=f"validation_films < label_budget <= {len(films)}",
         )
-    order = np.random.default_rng(seed).permutation(len(films))[:budget]
-    chosen = [films[index] for index in order]
+    drawn = [films[index] for index in np.random.default_rng(seed).permutation(len(films))]
+    if order is not None:
+        rank = _ranks(order, {film["id"] for film in films})
+        drawn.sort(key=lambda film: rank.get(film["id"], math.inf))
+    chosen = drawn[:budget]
     return chosen[budget - validation :] if part == "validation" else chosen[: budget - validation]
+
+
+def _ranks(file: str | PathLike[str], known: Set[str]) -> dict[str, int]:
+    """Film -> rank; films of the CSV that are not annotated are passed over."""
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            rank = {row["film"]: int(row["rank"]) for row in csv.DictReader(stream)}
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            "not an order of films", file=file, field="label_order", value=repr(error), expected="the CSV of `select`"
+        ) from error
+    if not known & rank.keys():
+        raise ConfigurationError(
+            "names none of the annotated films",
+            file=file,
+            field="label_order",
+            value=", ".join([*rank][:3]),
+            action="give the CSV that `select` wrote for these films",
+        )
+    return rank

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,7 @@ from monai.transforms import ScaleIntensityRangePercentilesd
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from monai_landmark.engines.feature_cache import FeatureCache
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.files import file_sha256
 from monai_landmark.networks import FrozenFeatures
 from monai_landmark.transforms import FitFilmd, LoadRadiographd
 
@@ -122,17 +118,10 @@ class FilmVectors:
     Args:
         network: the frozen network.
         spatial_size: (H, W) of its grid.
-        cache_dir: where vectors are kept between runs; None: nowhere.
     """
 
-    def __init__(
-        self, network: FrozenFeatures, spatial_size: Sequence[int], cache_dir: str | PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, network: FrozenFeatures, spatial_size: Sequence[int]) -> None:
         self._read = FilmReader(network, spatial_size)
-        self._cache: FeatureCache | None = None
-        if cache_dir is not None:
-            facts = {"vector": [_POOLED, _COARSEST], "grid": self._read.spatial_size, **network.identity()}
-            self._cache = FeatureCache(cache_dir, facts)
 
     def __call__(self, item: Mapping[str, Any]) -> NDArray[np.float64]:
         """The vector of one film.
@@ -147,11 +136,4 @@ class FilmVectors:
             FilmError: if the film cannot be read truthfully.
         """
         film = {key: value for key, value in item.items() if key != "landmarks"}
-        if self._cache is None:
-            return pooled_vector(self._read(film).levels)
-        entry = {"film": item.get("sha256") or file_sha256(item["image"])}
-        kept = self._cache.get(entry, partial(self._computed, film))["vector"]
-        return np.asarray(kept.numpy(), dtype=np.float64)
-
-    def _computed(self, film: Item) -> Maps:
-        return {"vector": torch.from_numpy(pooled_vector(self._read(film).levels))}
+        return pooled_vector(self._read(film).levels)

@@ -30,12 +30,14 @@ class StudyDataset:
         datalist: the datalist JSON that ``prepare`` wrote.
         section: part of it that is measured.
         split: what that part is called in the records, e.g. ``test1``; the section's name by default.
+        label_order: the CSV of ``select``: every seed and budget takes its films first; by default the seed draws.
         train: keys of ``train.yaml`` for these films alone, e.g. the network's grid.
     """
 
     datalist: str
     section: str = "test"
     split: str = ""
+    label_order: str = ""
     train: Settings = field(default_factory=dict)
 
 

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--datalist", type=Path, required=True)
     parser.add_argument("--section", default="test")
     parser.add_argument("--labels", type=int, default=0, help="annotated films, drawn by the seed; 0: all")
+    parser.add_argument("--label_order", type=Path, help="the CSV of select: its films come first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--architecture", default="tf_efficientnet_lite0", help="whose features are compared")
     parser.add_argument("--initialization", default="random", help="random, imagenet or a weights file")
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     datalist = Datalist.load(args.datalist)
     schema = LandmarkSchema.load(str(datalist.schema))
-    labeled = labeled_films(args.datalist, args.labels, seed=args.seed)
+    labeled = labeled_films(args.datalist, args.labels, seed=args.seed, order=args.label_order)
     network = None
     if args.baseline != "mean_shape":
         whole = landmark_network(schema.count, args.architecture, args.initialization)

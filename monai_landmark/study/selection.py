@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from monai_landmark.data.budget import labeled_films
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.networks import FrozenFeatures
-from monai_landmark.study.frozen_films import FilmVectors
 
-__all__ = ["STRATEGIES", "Choice", "choose_films", "selected_films"]
+__all__ = ["STRATEGIES", "Choice", "choose_films"]
 
 STRATEGIES = ("random", "representative", "diverse")
 
 FloatArray = NDArray[np.float64]
-Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -93,42 +87,3 @@ def _scores(strategy: str, similarity: FloatArray, covered: FloatArray, candidat
     if strategy == "representative":
         return np.asarray(np.maximum(similarity[candidates], covered).sum(axis=1))
     return -covered[candidates] if strategy == "diverse" else np.zeros(len(candidates))
-
-
-def selected_films(
-    datalist: str | PathLike[str],
-    budget: int,
-    strategy: str = "representative",
-    seed: int = 0,
-    network: FrozenFeatures | None = None,
-    spatial_size: Sequence[int] = (320, 256),
-    cache_dir: str | PathLike[str] | None = None,
-) -> list[Item]:
-    """Annotated films that a run may use, chosen as if none were annotated yet.
-
-    In place of :func:`monai_landmark.data.budget.labeled_films` without validation, which ``random`` equals; smaller
-    budgets are the beginning of larger ones.
-
-    Args:
-        datalist: the datalist JSON; its sections ``training`` and ``validation`` are chosen from.
-        budget: number of films; 0 for all there are.
-        strategy: one of :data:`STRATEGIES`.
-        seed: the order of ``random``, the first film of ``diverse``, and who goes first among equals.
-        network: whose features are compared; ``random`` needs none.
-        spatial_size: (H, W) of its grid.
-        cache_dir: where the films' features are kept between runs; None: nowhere.
-
-    Returns:
-        The items, best first.
-
-    Raises:
-        ConfigurationError: see :func:`choose_films`.
-        FilmError: if a film cannot be read truthfully.
-    """
-    films = labeled_films(datalist, seed=seed)  # all of them, in the seed's order
-    vectors = None
-    if strategy != "random" and network is not None:
-        vector_of = FilmVectors(network, spatial_size, cache_dir)
-        vectors = np.stack([vector_of(film) for film in films])
-    choices = choose_films(vectors, budget or len(films), strategy, range(len(films)))
-    return [films[choice.index] for choice in choices]

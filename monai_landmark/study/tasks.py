@@ -133,7 +133,8 @@ def cell_task(study: Study, cell: Cell) -> Task:
     if teachers := _teachers(study, cell):
         commands.insert(0, _teaching(study, teachers[0], f"{folder}/teacher"))
         needs.append(teachers[0].name)
-    return Task(cell.name, tuple(commands), tuple(needs), _inputs(commands, dataset.datalist, start))
+    files = [dataset.datalist, start, *filter(None, [dataset.label_order])]
+    return Task(cell.name, tuple(commands), tuple(needs), _inputs(commands, *files))
 
 
 def run_task(task: Task, work: str, threads: int = 0) -> Outcome:
@@ -246,11 +247,13 @@ def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Co
         "seed": cell.seed,
         "frozen": cell.mode == "frozen",
     }
-    if _teachers(study, cell):
+    row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
+    if dataset.label_order:
+        keys["label_order"] = dataset.label_order
+    if row.teacher:
         keys["pseudo_labels"] = f"{folder}/teacher"
-    row, datalist = study.initializations[cell.initialization], study.datasets[cell.dataset].datalist
     stages = study.stages if cell.mode == "full" else ()
-    return _trainings(study, row, datalist, start, keys, f"{folder}/model", stages)
+    return _trainings(study, row, dataset.datalist, start, keys, f"{folder}/model", stages)
 
 
 def _teaching(study: Study, teacher: Cell, output: str) -> Command:
@@ -272,6 +275,7 @@ def _baseline(study: Study, cell: Cell, start: str, section: str, output: str) -
     row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
     keys = {"datalist": dataset.datalist, "section": section, "labels": cell.labels, "seed": cell.seed}
     keys |= {"architecture": row.architecture, "initialization": start, "output_dir": output}
+    keys |= {"label_order": dataset.label_order} if dataset.label_order else {}
     if grid := row.train.get("spatial_size"):
         keys["spatial_size"] = grid
     return ("monai_landmark.study.measure", row.baseline or "", *_options(keys))

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from monai_landmark.apps.cli import main
+from monai_landmark.data.budget import labeled_films
 from monai_landmark.data.datalist import Datalist, save_datalist
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.networks import EncoderLandmarkUNet
@@ -73,6 +74,15 @@ def test_datalist_labelled_films_count_and_test_films_stay_out(films: Path, tmp_
     unlabelled = {item["id"] for item in Datalist.load(films / "datalist.json").sections["unlabelled"]}
     assert {row["film"] for row in rows(out)} == unlabelled and rows(out)[0]["coverage_gained"] == ""
     assert select(films / "datalist.json", "--strategy", "random", "--budget", 5, "--out", out) == 1
+
+
+def test_annotated_films_are_offered_where_that_is_asked_for(films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "order.csv"
+    words = ("--strategy", "random", "--budget", 6, "--as-if-unlabelled", "--out", out)
+    assert select(films / "datalist.json", *words) == 0
+    annotated = {item["id"] for item in Datalist.load(films / "datalist.json").sections["training"]}
+    order = [row["film"] for row in rows(out) if row["film"] in annotated]
+    assert len(order) == 2 and [film["id"] for film in labeled_films(films / "datalist.json", order=out)] == order
 
 
 def test_copy_of_a_test_film_is_not_offered(films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,24 @@ def test_all_films_but_never_the_test_ones(datalist: Path) -> None:
     assert len(ids) == 12 and not {"t0", "t1"} & set(ids)
 
 
+def test_an_order_comes_before_the_draw(datalist: Path, tmp_path: Path) -> None:
+    order = tmp_path / "chosen.csv"
+    order.write_text("film,rank,coverage_gained,image\na7,2,0.1,a7.png\nv1,1,0.5,v1.png\nu0,3,0.1,u0.png\n")
+    first, second = (_ids(labeled_films(datalist, 6, seed=seed, order=order)) for seed in (0, 1))
+    assert first[:2] == second[:2] == ["v1", "a7"] and "u0" not in first
+    drawn = [film for film in _ids(labeled_films(datalist, seed=0)) if film not in ("v1", "a7")]
+    assert first[2:] == drawn[:4] and first[2:] != second[2:]
+
+
+@pytest.mark.parametrize("text", ["film,rank\nstranger,1\n", "film,rank\na1,first\n", "name\na1\n", None])
+def test_an_order_of_other_films_is_refused(datalist: Path, tmp_path: Path, text: str | None) -> None:
+    order = tmp_path / "chosen.csv"
+    if text is not None:
+        order.write_text(text)
+    with pytest.raises(ConfigurationError, match="label_order"):
+        labeled_films(datalist, 2, order=order)
+
+
 @pytest.mark.parametrize(("budget", "validation"), [(13, 0), (3, 3), (-1, 0)])
 def test_impossible_budgets_are_refused(datalist: Path, budget: int, validation: int) -> None:
     with pytest.raises(ConfigurationError, match="label_budget"):

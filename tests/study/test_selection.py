@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from monai_landmark.data.budget import labeled_films
-from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.networks import EncoderLandmarkUNet, FrozenFeatures
-from monai_landmark.study.selection import choose_films, selected_films
+from monai_landmark.study.selection import choose_films
 
 
 def points(count: int = 6, seed: int = 0) -> NDArray[np.float64]:
@@ -92,39 +87,3 @@ def test_random_is_the_order_and_needs_no_features() -> None:
 def test_impossible_requests(vectors: NDArray[np.float64], budget: int, strategy: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         choose_films(vectors, budget, strategy, range(6), already=[2])
-
-
-@pytest.fixture(scope="module")
-def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
-    return write_synthetic_dataset(folder, training=5, test=1, unlabelled=1, size=(240, 216))
-
-
-@pytest.fixture(scope="module")
-def network() -> FrozenFeatures:
-    torch.manual_seed(0)
-    unet = EncoderLandmarkUNet(6, "test_efficientnet", decoder_channels=(8, 8, 8, 8, 8))
-    return FrozenFeatures(unet, levels=("encoder_4", "encoder_8", "encoder_16"))
-
-
-def test_random_films_are_those_of_the_label_budget(datalist: Path) -> None:
-    found = selected_films(datalist, 3, "random", seed=2)
-    assert [film["id"] for film in found] == [film["id"] for film in labeled_films(datalist, 3, seed=2)]
-    assert len(selected_films(datalist, 0, "random")) == 5
-
-
-def test_selected_films_do_not_depend_on_the_seed_and_come_with_landmarks(
-    datalist: Path, network: FrozenFeatures, tmp_path: Path
-) -> None:
-    settings = {"network": network, "spatial_size": (96, 64), "cache_dir": tmp_path}
-    chosen = [[film["id"] for film in selected_films(datalist, 4, seed=seed, **settings)] for seed in (0, 1)]
-    assert chosen[0] == chosen[1]
-    first = selected_films(datalist, 2, seed=0, **settings)
-    assert [film["id"] for film in first] == chosen[0][:2] and all(len(film["landmarks"]) > 1 for film in first)
-
-
-def test_too_large_a_budget_and_no_network(datalist: Path, network: FrozenFeatures) -> None:
-    with pytest.raises(ConfigurationError, match="1 to 5"):
-        selected_films(datalist, 6, "random")
-    with pytest.raises(ConfigurationError, match="need features"):
-        selected_films(datalist, 2)

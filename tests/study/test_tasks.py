@@ -96,6 +96,15 @@ class TestCommands:
         assert words[:2] == ("monai_landmark.study.measure", "mean_shape") and "training" in words
         assert by_name["cells/own/5/second/frozen/s1"].needs == (first.name,)
 
+    def test_films_chosen_by_select_are_labelled_first_in_every_row(self, make_study, tmp_path: Path) -> None:
+        (tmp_path / "order.csv").write_text("film,rank\n")
+        own = {"datalist": str(tmp_path / "datalist.json"), "label_order": str(tmp_path / "order.csv")}
+        starts = {"shape": {"baseline": "mean_shape"}, "random": {}}
+        found = study_tasks(make_study(datasets={"own": own}, initializations=starts))
+        for task in found:
+            words = task.commands[0]
+            assert words[words.index("--label_order") + 1] == own["label_order"] and own["label_order"] in task.inputs
+
     def test_a_baseline_is_measured_and_not_trained(self, make_study) -> None:
         found = study_tasks(make_study(initializations={"shape": {"baseline": "mean_shape"}}))
         assert all(len(task.commands) == 1 and "mean_shape" in task.commands[0] for task in found)

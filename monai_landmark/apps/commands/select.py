@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", help=f"of the weights (default: as model.json says; {_ENCODER})")
     parser.add_argument("--spatial-size", nargs=2, type=int, metavar=("H", "W"), help="grid of the network")
     parser.add_argument("--chosen", type=Path, metavar="CSV", help="films chosen before: what an earlier run wrote")
+    parser.add_argument(
+        "--as-if-unlabelled", action="store_true", help="offer annotated films too, to try a choice on them"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of random, and of who goes first among equals")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
 
@@ -66,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: if there is no film to choose from, or the weights or settings are not possible.
     """
     films = _offered(args.films)
+    films.labeled = set() if args.as_if_unlabelled else films.labeled
     films.labeled |= _ids(args.chosen, films.items) if args.chosen else set()
     vectors = None if args.strategy == "random" else _vectors(films, _vector_of(args))
     order = np.random.default_rng(args.seed).permutation(len(films.items)).tolist()
