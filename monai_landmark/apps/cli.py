@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": "turn films and annotations into a datalist",
     "inspect": "say what is in a folder of films, and what is wrong with it",
     "select": "say which films to label first",
+    "calibrate": "fit regions and referrals to a trained network",
     "predict": "find the landmarks of films",
     "study": "measure label budgets and initializations against each other",
     "report": "write the HTML report of predictions again",

@@ -26,11 +26,11 @@ class LandmarkPredictor:
         bundle: folder of the bundle.
         model_dir: folder that ``train`` wrote; the bundle's ``models`` by default.
         device: a torch device; a GPU if there is one by default.
-        **overrides: further keys of ``inference.yaml``.
+        **overrides: further keys of ``inference.yaml``; ``calibration=None`` leaves ``uncertainty.json`` alone.
 
     Raises:
         ConfigurationError: if the folder is not a bundle.
-        WeightsError: if the weights are absent or do not fit.
+        WeightsError: if the weights are absent or do not fit, or the calibration is of other weights.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class LandmarkPredictor:
             parser["device"] = f"$torch.device('{torch.device(device)}')"
         self.schema = parser.get_parsed_content("landmarks")
         self.card = model_card(parser.get_parsed_content("model_dir"))
+        self.calibration = parser.get_parsed_content("calibration")
         self.device: torch.device = parser.get_parsed_content("device")
         self.network = parser.get_parsed_content("network").eval()
         parser.get_parsed_content("weights")()
@@ -59,7 +60,6 @@ class LandmarkPredictor:
         self.inferer = parser.get_parsed_content("inferer")
         self.postprocessing = parser.get_parsed_content("postprocessing")
 
-    @torch.inference_mode()
     def __call__(self, item: Mapping[str, Any]) -> LandmarkResult:
         """Predict one film.
 
@@ -72,13 +72,40 @@ class LandmarkPredictor:
         Raises:
             FilmError: if the film cannot be read truthfully.
         """
+        return self.result(item["id"], *self.maps(item))
+
+    @torch.inference_mode()
+    def maps(self, item: Mapping[str, Any]) -> tuple[Any, torch.Tensor]:
+        """What the network says of one film.
+
+        Args:
+            item: as for :meth:`__call__`.
+
+        Returns:
+            The film on the network's grid, with its affine, and ``(K, H, W)`` logits.
+
+        Raises:
+            FilmError: if the film cannot be read truthfully.
+        """
         loaded = self._load({key: item[key] for key in ("image", "spacing", "spacing_source") if key in item})
         image = list_data_collate([{"image": loaded["image"]}])["image"].to(self.device)
-        logits = self.inferer(image, self.network)[0]
-        found = self.postprocessing({"image": loaded["image"], "pred": logits})
-        return landmark_result(
-            item["id"], found["pred"], found.get("confidence"), loaded["image"].meta, self.schema, self.card
-        )
+        return loaded["image"], self.inferer(image, self.network)[0]
+
+    @torch.inference_mode()
+    def result(self, film: str, image: Any, logits: torch.Tensor) -> LandmarkResult:
+        """Landmarks from maps.
+
+        Args:
+            film: id of the film.
+            image: see :meth:`maps`.
+            logits: likewise.
+
+        Returns:
+            The landmarks.
+        """
+        found = self.postprocessing({"image": image, "pred": logits})
+        known = (self.schema, self.card, found.get("expected_error"), self.calibration)
+        return landmark_result(film, found["pred"], found.get("confidence"), image.meta, *known)
 
     def _load(self, item: dict[str, Any]) -> Any:
         """The preprocessed film; MONAI wraps what a transform raises, and the reason for a refusal is inside."""

@@ -1,10 +1,10 @@
 """How far a landmark may be off: expected error, temperature, conformal regions, referral, and their calibration."""
 
 from monai_landmark.uncertainty.binning import QuantileBins
-from monai_landmark.uncertainty.calibration import CALIBRATION_FILE, Calibration, trained_temperatures
+from monai_landmark.uncertainty.calibration import CALIBRATION_FILE, Calibration
 from monai_landmark.uncertainty.conformal import conformal_quantile, fewest_films, referral_threshold
 from monai_landmark.uncertainty.expected_error import expected_radial_error, peak_probability
-from monai_landmark.uncertainty.film_rules import check_calibration_films, films_trained_on, reason_against
+from monai_landmark.uncertainty.film_rules import FilmRules
 from monai_landmark.uncertainty.ranking import Referral, auroc, referral, risk_coverage, spearman
 from monai_landmark.uncertainty.temperature import (
     PEAK_BINS,
@@ -18,21 +18,18 @@ __all__ = [
     "PEAK_BINS",
     "PROBABILITY_BINS",
     "Calibration",
+    "FilmRules",
     "QuantileBins",
     "Referral",
     "auroc",
-    "check_calibration_films",
     "conformal_quantile",
     "expected_calibration_error",
     "expected_radial_error",
     "fewest_films",
-    "films_trained_on",
     "fit_temperatures",
     "peak_probability",
-    "reason_against",
     "referral",
     "referral_threshold",
     "risk_coverage",
     "spearman",
-    "trained_temperatures",
 ]

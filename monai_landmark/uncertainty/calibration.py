@@ -20,9 +20,9 @@ from monai_landmark.files import write_text
 from monai_landmark.networks import model_card
 from monai_landmark.uncertainty.conformal import check_share, conformal_quantile, fewest_films, referral_threshold
 from monai_landmark.uncertainty.expected_error import check_temperatures
-from monai_landmark.uncertainty.film_rules import check_calibration_films
+from monai_landmark.uncertainty.film_rules import FilmRules
 
-__all__ = ["CALIBRATION_FILE", "Calibration", "trained_temperatures"]
+__all__ = ["CALIBRATION_FILE", "Calibration"]
 
 FloatArray = NDArray[np.float64]
 
@@ -106,11 +106,11 @@ class Calibration:
             The calibration.
 
         Raises:
-            ConfigurationError: a film is a test film, was trained on, is (almost) the same picture as one of these, is
-                in no section, or serves twice; or the films are too few for the level.
+            ConfigurationError: a film is a test film, was trained on, shows (almost) the same picture as one of these
+                or a patient that was trained on, is in no section, or serves twice; or they are too few for the level.
             ValueError: shapes that do not fit.
         """
-        sections = check_calibration_films([*films, *temperature_films], datalist, card)
+        sections = FilmRules.of(datalist, card).check([*films, *temperature_films])
         errors, expected = (np.asarray(values, dtype=np.float64) for values in (errors_mm, expected_mm))
         if errors.shape != (len(films), len(names)) or expected.shape != errors.shape:
             raise ValueError(f"not (films, landmarks): {errors.shape}, {expected.shape}, {(len(films), len(names))}")
@@ -143,7 +143,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         count = len(self.names)
-        check_temperatures(self.temperatures.tolist(), count)
+        check_temperatures(self.temperatures, count)
         check_share("level", self.level)
         check_share("risk", self.risk)
         for field in ("factors", "fixed_radii_mm"):
@@ -258,23 +258,6 @@ class Calibration:
                 action="run `python -m monai_landmark calibrate` for these weights, or delete the file",
             )
         return calibration
-
-
-def trained_temperatures(model_dir: str | PathLike[str]) -> list[float] | None:
-    """Temperatures of a trained network, for the decoding of its maps.
-
-    Args:
-        model_dir: folder of the weights.
-
-    Returns:
-        One for each landmark; None where it was not calibrated.
-
-    Raises:
-        ConfigurationError: ``uncertainty.json`` cannot be read.
-        WeightsError: it belongs to other weights.
-    """
-    calibration = Calibration.of_model(model_dir)
-    return None if calibration is None else [float(value) for value in calibration.temperatures]
 
 
 def _plain(value: Any) -> Any:

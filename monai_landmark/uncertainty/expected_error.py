@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from monai_landmark.data.geometry import grid_to_mm
 from monai_landmark.errors import ConfigurationError
 
 __all__ = ["check_temperatures", "expected_radial_error", "peak_probability"]
+
+Temperatures: TypeAlias = Sequence[float] | NDArray[np.float64]
 
 _SLACK = 1e-2  # of the logarithm, so that no pixel is lost before the exact comparison in double precision
 
@@ -20,7 +24,7 @@ def expected_radial_error(
     logits: torch.Tensor,
     affine: Any,
     points_mm: torch.Tensor,
-    temperatures: Sequence[float] | torch.Tensor | None = None,
+    temperatures: Temperatures | None = None,
     floor: float = 0.05,
 ) -> torch.Tensor:
     """Expected radial error (ERE): mean distance from the stated point under the landmark's own map, in mm.
@@ -64,7 +68,7 @@ def expected_radial_error(
     return total.index_add_(0, landmark, weight * distance) / mass.index_add_(0, landmark, weight)
 
 
-def peak_probability(logits: torch.Tensor, temperatures: Sequence[float] | torch.Tensor | None = None) -> torch.Tensor:
+def peak_probability(logits: torch.Tensor, temperatures: Temperatures | None = None) -> torch.Tensor:
     """Probability of each map's most probable pixel: the confidence of McCouat & Voiculescu's reliability diagram.
 
     Args:
@@ -82,7 +86,7 @@ def peak_probability(logits: torch.Tensor, temperatures: Sequence[float] | torch
     return (-torch.logsumexp((maps - maps.amax(1, keepdim=True)) / scale[:, None], 1)).exp()
 
 
-def check_temperatures(temperatures: Sequence[float] | torch.Tensor | None, landmarks: int) -> torch.Tensor:
+def check_temperatures(temperatures: Temperatures | None, landmarks: int) -> torch.Tensor:
     """One positive temperature for each landmark.
 
     Args:

@@ -3,94 +3,113 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from monai_landmark.data.datalist import Datalist
 from monai_landmark.errors import ConfigurationError
 
-__all__ = ["check_calibration_films", "films_trained_on", "reason_against"]
+__all__ = ["FilmRules"]
 
 
-def films_trained_on(card: Mapping[str, Any]) -> set[str]:
-    """Ids of the films that a network learned from, pseudo-labels included.
+@dataclass(frozen=True)
+class FilmRules:
+    """What keeps a film from being calibrated on.
 
-    Args:
-        card: ``model.json``.
-
-    Returns:
-        The ids.
-
-    Raises:
-        ConfigurationError: the card does not name them.
+    Attributes:
+        sections: film id -> the section it stands in.
+        items: film id -> its item of the datalist.
+        measured: ids of the test films.
+        trained_on: ids of the films that the network learned from, pseudo-labels included.
+        patients: whose films the network learned from.
     """
-    films, pseudo_films = card.get("films"), card.get("pseudo_films", [])
-    if not isinstance(films, list) or not isinstance(pseudo_films, list):
-        raise ConfigurationError(
-            "nothing says which films the network was trained on",
-            field="model.json, films",
-            value=films,
-            expected="the ids of the training films",
-            action="train with this package, or copy model.json from where the weights came",
-        )
-    return {*films, *pseudo_films}
 
+    sections: Mapping[str, str]
+    items: Mapping[str, Mapping[str, Any]]
+    measured: frozenset[str]
+    trained_on: frozenset[str]
+    patients: frozenset[str]
 
-def reason_against(item: Mapping[str, Any], section: str, measured: set[str], trained_on: set[str]) -> str | None:
-    """Why a film must not be calibrated on.
+    @classmethod
+    def of(cls, datalist: Datalist, card: Mapping[str, Any]) -> FilmRules:
+        """Gather them.
 
-    Args:
-        item: of a datalist.
-        section: the section it stands in.
-        measured: ids of all test films.
-        trained_on: see :func:`films_trained_on`.
+        Args:
+            datalist: it says of which section and patient each film is.
+            card: ``model.json``, which says what the network was trained on.
 
-    Returns:
-        The reason as a clause, or None.
-    """
-    copies = set(item.get("near_duplicates", []))
-    if section == "test" or item["id"] in measured:
-        return "it is a test film"
-    if item["id"] in trained_on:
-        return "the network was trained on it"
-    if copies & measured:
-        return f"nearly the same picture as test film {', '.join(sorted(copies & measured))}"
-    if copies & trained_on:
-        return f"nearly the same picture as training film {', '.join(sorted(copies & trained_on))}"
-    return None
+        Returns:
+            The rules.
 
-
-def check_calibration_films(films: Sequence[str], datalist: Datalist, card: Mapping[str, Any]) -> tuple[str, ...]:
-    """Refuse films that would make an uncertainty look better than it is.
-
-    Args:
-        films: ids.
-        datalist: it says of which section each film is.
-        card: ``model.json``, which says what the network was trained on.
-
-    Returns:
-        The sections that the films are from, in the datalist's order.
-
-    Raises:
-        ConfigurationError: a film twice, in no section, a test film, one that was trained on, or a copy of such a film.
-    """
-    known = {item["id"]: (section, item) for section, item in datalist.items()}
-    measured = {item["id"] for item in datalist.sections.get("test", [])}
-    trained_on = films_trained_on(card)
-    seen: set[str] = set()
-    for film in films:
-        reason = "it is in no section of the datalist" if film not in known else None
-        reason = "it is named twice" if film in seen else reason
-        if reason is None:
-            section, item = known[film]
-            reason = reason_against(item, section, measured, trained_on)
-        if reason is not None:
+        Raises:
+            ConfigurationError: the card does not name the films.
+        """
+        films, pseudo_films = card.get("films"), card.get("pseudo_films", [])
+        if not isinstance(films, list) or not isinstance(pseudo_films, list):
             raise ConfigurationError(
-                f"a film that an uncertainty must not be fitted on: {reason}",
-                field="films",
-                value=film,
-                expected="annotated films outside the section test that the network was not trained on",
-                action="leave this film out",
+                "nothing says which films the network was trained on",
+                field="model.json, films",
+                value=films,
+                expected="the ids of the training films",
+                action="train with this package, or copy model.json from where the weights came",
             )
-        seen.add(film)
-    present = {known[film][0] for film in films}
-    return tuple(section for section in datalist.sections if section in present)
+        trained_on = frozenset([*films, *pseudo_films])
+        items = {item["id"]: item for _, item in datalist.items()}
+        return cls(
+            sections={item["id"]: section for section, item in datalist.items()},
+            items=items,
+            measured=frozenset(item["id"] for item in datalist.sections.get("test", [])),
+            trained_on=trained_on,
+            patients=frozenset(
+                items[film]["patient"] for film in trained_on if film in items and items[film].get("patient")
+            ),
+        )
+
+    def against(self, film: str) -> str | None:
+        """Why a film must not be calibrated on.
+
+        Args:
+            film: its id.
+
+        Returns:
+            The reason as a clause, or None.
+        """
+        if film not in self.items:
+            return "it is in no section of the datalist"
+        if film in self.measured:
+            return "it is a test film"
+        if film in self.trained_on:
+            return "the network was trained on it"
+        copies = set(self.items[film].get("near_duplicates", []))
+        for others, kind in ((self.measured, "test"), (self.trained_on, "training")):
+            if same := sorted(copies & others):
+                return f"nearly the same picture as {kind} film {', '.join(same)}"
+        if self.items[film].get("patient") in self.patients:
+            return "the network was trained on another film of this patient"
+        return None
+
+    def check(self, films: Sequence[str]) -> tuple[str, ...]:
+        """Refuse films that would make an uncertainty look better than it is.
+
+        Args:
+            films: ids.
+
+        Returns:
+            The sections that the films are from.
+
+        Raises:
+            ConfigurationError: a film that a rule is against, or one that is named twice.
+        """
+        seen: set[str] = set()
+        for film in films:
+            reason = "it is named twice" if film in seen else self.against(film)
+            if reason is not None:
+                raise ConfigurationError(
+                    f"a film that an uncertainty must not be fitted on: {reason}",
+                    field="films",
+                    value=film,
+                    expected="annotated films outside the section test that the network was not trained on",
+                    action="leave this film out",
+                )
+            seen.add(film)
+        return tuple(sorted({self.sections[film] for film in films}))

@@ -12,7 +12,7 @@ import pytest
 
 from monai_landmark.data.datalist import Datalist
 from monai_landmark.errors import ConfigurationError, DataError, WeightsError
-from monai_landmark.uncertainty import Calibration, trained_temperatures
+from monai_landmark.uncertainty import Calibration
 
 NAMES = ("sella", "nasion", "rare")
 CARD = {"films": ["t0", "t1"], "pseudo_films": ["u0"], "sha256": "0f" * 32}
@@ -27,10 +27,12 @@ def datalist() -> Datalist:
     }
     sections["validation"][7]["near_duplicates"] = ["x3"]
     sections["validation"][8]["near_duplicates"] = ["t0"]
+    sections["training"][0]["patient"] = sections["validation"][9]["patient"] = "p"
+    sections["training"][2]["patient"] = sections["validation"][10]["patient"] = "q"  # t2 was not trained on
     return Datalist("films", "isbi19", Path(), sections)
 
 
-FILMS = tuple(f"v{i}" for i in range(30) if i not in (7, 8))
+FILMS = tuple(f"v{i}" for i in range(30) if i not in (7, 8, 9))
 
 
 def fitted(**changes: Any) -> Calibration:
@@ -47,7 +49,7 @@ def test_radii_follow_the_films_and_the_rule() -> None:
     expected = random.gamma(2.0, 1.0, (len(FILMS), 3))
     errors = random.rayleigh(expected)
     calibration = fitted(level=0.8)
-    rank = math.ceil(29 * 0.8)
+    rank = math.ceil(28 * 0.8)
     scores = np.sort(errors[:, :2] / (expected[:, :2] + 0.1), axis=0)[rank - 1]
     np.testing.assert_allclose(calibration.factors[:2], scores, rtol=1e-12)
     np.testing.assert_allclose(calibration.fixed_radii_mm[:2], np.sort(errors[:, :2], axis=0)[rank - 1], rtol=1e-12)
@@ -81,6 +83,7 @@ def test_a_landmark_not_found_is_an_infinite_error_and_not_left_out() -> None:
         ("u0", "trained on it"),
         ("v7", "same picture as test film x3"),
         ("v8", "same picture as training film t0"),
+        ("v9", "another film of this patient"),
         ("v0", "named twice"),
         ("unknown", "in no section"),
     ],
@@ -126,11 +129,10 @@ def test_file_comes_back_exactly(tmp_path: Path) -> None:
     for key, value in vars(calibration).items():
         np.testing.assert_array_equal(getattr(back, key), value, err_msg=key)
     assert back.sections == ("training", "validation")
-    assert trained_temperatures(tmp_path) == [0.5, 1 / 3, 2.0]
 
 
 def test_a_network_without_the_file_is_not_calibrated(tmp_path: Path) -> None:
-    assert Calibration.of_model(tmp_path) is None and trained_temperatures(tmp_path) is None
+    assert Calibration.of_model(tmp_path) is None
 
 
 def test_the_calibration_of_other_weights_is_refused(tmp_path: Path) -> None:
