@@ -191,7 +191,7 @@ def _step(points: Mapping[str, NDArray[np.float64]], ends: Sequence[str]) -> NDA
 
 
 def _degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Angles between vectors ``(..., 2)``, 0 to 180 degrees; NaN when one has no length. atan2 keeps small ones exact."""
+    """Angles of vectors ``(..., 2)``, 0 to 180 degrees; NaN when one has no length. atan2 keeps small ones exact."""
     cross = first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
     angle = np.degrees(np.arctan2(abs(cross), (first * second).sum(axis=-1)))
     return np.where(first.any(axis=-1) & second.any(axis=-1), angle, np.nan)

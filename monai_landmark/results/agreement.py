@@ -202,7 +202,7 @@ def _cells(one: Agreement, read: bool, expected: bool) -> list[Cell]:
     unit, digits = UNITS[one.kind], _DIGITS[UNITS[one.kind]]
     icc, spread = _compare(one.readings)
     cells = [
-        Cell(escape(_title(one.name))),
+        Cell(escape(landmark_title(one.name))),
         Cell(str(spread.films), spread.films),
         Cell(number(icc.value, 3), icc.value),
     ]
@@ -216,10 +216,6 @@ def _cells(one: Agreement, read: bool, expected: bool) -> list[Cell]:
         cells += [Cell(number(icc.value, 3), icc.value), Cell(_measure(spread.bias, unit), spread.bias)]
         cells.append(Cell(_range((spread.lower, spread.upper), digits)))
     return cells
-
-
-def _title(name: str) -> str:
-    return landmark_title(name)
 
 
 def _measure(value: float, unit: str) -> str:
@@ -237,7 +233,7 @@ def _figure(one: Agreement) -> str:
     _, spread = _compare(one.readings)
     band = _compare(one.readers)[1] if len(one.readers[0]) > 1 else None
     plot = _plot(one, spread, band)
-    caption = f"{escape(_title(one.name))}<span>bias {_measure(spread.bias, unit)}</span>"
+    caption = f"{escape(landmark_title(one.name))}<span>bias {_measure(spread.bias, unit)}</span>"
     return f"<figure>{plot}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -262,9 +258,9 @@ def _plot(one: Agreement, spread: BlandAltman, readers: BlandAltman | None) -> s
     def band(kind: str, low: float, high: float) -> str:
         """A band across the picture."""
         upper, lower = at(x0, high)[1], at(x0, low)[1]
-        return f'<rect class="{kind}" x="{left}" y="{upper:.1f}" width="{width - left - right}" height="{lower - upper:.1f}"/>'
+        return f'<path class="{kind}" d="M{left},{upper:.1f}H{width - right}V{lower:.1f}H{left}Z"/>'
 
-    title = f"Differences of {_title(one.name)}"
+    title = f"Differences of {landmark_title(one.name)}"
     parts = [f'<svg class="plot agreement" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">']
     parts += [band("between", readers.lower, readers.upper)] if readers else []
     parts += [band("margin", *pair) for pair in (spread.lower_interval, spread.upper_interval)]

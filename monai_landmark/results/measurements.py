@@ -1,4 +1,4 @@
-"""What a schema's angles, distances and ratios are on one film, and how far the landmarks' errors let them be trusted."""
+"""A schema's angles, distances and ratios on one film, and how far the landmarks' errors let them be trusted."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from monai.bundle import run
 from PIL import Image
-from pydicom import FileDataset, FileMetaDataset
+from pydicom import FileDataset, FileMetaDataset, dcmread
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import monai_landmark.results
@@ -24,8 +24,10 @@ from monai_landmark.apps.cli import main
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.synthetic import synthesize_film, write_synthetic_dataset
 from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.results.structured_report import read_structured_report
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "xray_landmarks"
+TABLES = {"landmarks.csv", "measurements.csv"}
 SCHEMA = json.loads(Path(monai_landmark.results.__file__).with_name("landmark_result.schema.json").read_text())
 
 
@@ -107,7 +109,7 @@ def out(model: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_writes_every_file_for_every_film(out: Path) -> None:
     kinds = (".json", ".mrk.json", ".png")
-    assert {p.name for p in out.iterdir()} == {f"{n}{k}" for n in ("one", "two") for k in kinds} | {"landmarks.csv"}
+    assert {p.name for p in out.iterdir()} == {f"{n}{k}" for n in ("one", "two") for k in kinds} | TABLES
     with open(out / "landmarks.csv", newline="") as table:
         assert [row["film"] for row in csv.DictReader(table)] == ["one"] * 22 + ["two"] * 22
 
@@ -145,7 +147,7 @@ def test_user_spacing_overrules_the_film(model: Path, films: Path, tmp_path: Pat
     assert predict(model, tmp_path, films / "two.png", "--spacing", "0.5", "0.25", "--files", "json") == 0
     result = read(tmp_path / "two.json")
     assert result["spacing_source"] == "user" and result["spacing_mm"] == [0.5, 0.25]
-    assert {path.name for path in tmp_path.iterdir()} == {"two.json", "landmarks.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"two.json"} | TABLES
 
 
 def test_broken_film_is_left_out_and_named(
@@ -155,7 +157,7 @@ def test_broken_film_is_left_out_and_named(
     (tmp_path / "in" / "broken [nan].dcm").write_bytes((films / "one.dcm").read_bytes()[:900])
     (tmp_path / "in" / "empty.png").touch()
     assert predict(model, tmp_path / "out", tmp_path / "in", "--files", "json") == 3
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.json", "two.json", "landmarks.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.json", "two.json"} | TABLES
     said = capsys.readouterr().out
     assert "broken [nan].dcm" in said and "empty.png" in said and "2 of 4 films" in said
 
@@ -194,3 +196,21 @@ def test_bundle_infer_gives_the_same(model: Path, films: Path, out: Path, tmp_pa
         for our, their in zip(ours.pop("landmarks"), theirs.pop("landmarks"), strict=True):
             assert our == pytest.approx(their, abs=1e-3)
         assert ours == theirs
+
+
+def test_dicom_results_for_dicom_films_and_a_reason_for_the_others(
+    model: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("highdicom")
+    source = dcmread(films / "one.dcm")
+    source.StudyInstanceUID, source.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+    (tmp_path / "films").mkdir()
+    source.save_as(tmp_path / "films" / "one.dcm")
+    shutil.copy(films / "two.png", tmp_path / "films")
+    assert predict(model, tmp_path / "out", tmp_path / "films", "--files", "json", "--dicom", "sr", "gsps") == 3
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"one.json", "two.json", "one.sr.dcm", "one.gsps.dcm"} | TABLES
+    assert "two.png: only a DICOM film can have a DICOM result" in capsys.readouterr().out
+    found = {mark["name"]: (mark["x_px"], mark["y_px"]) for mark in read(tmp_path / "out" / "one.json")["landmarks"]}
+    for name, point in read_structured_report(tmp_path / "out" / "one.sr.dcm").points_px.items():
+        assert point == pytest.approx(found[name], abs=1e-3)

@@ -175,7 +175,8 @@ def test_infer_writes_four_kinds_of_files(
     folders = ["--dataset_dir", folder, "--model_dir", model, "--output_dir", tmp_path / "out"]
     monai_bundle("run", "infer", "--config_file", configs / "inference.yaml", *folders, "--views", "[[0,1]]")
     kinds = (".json", ".mrk.json", ".png")
-    expected = {f"synthetic-000{number}{kind}" for number in (1, 6) for kind in kinds} | {"landmarks.csv"}
+    expected = {f"synthetic-000{number}{kind}" for number in (1, 6) for kind in kinds}
+    expected |= {"landmarks.csv", "measurements.csv"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     with open(tmp_path / "out" / "landmarks.csv", newline="") as table:
         rows = list(csv.DictReader(table))

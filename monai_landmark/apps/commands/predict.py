@@ -13,11 +13,14 @@ from rich.table import Table
 
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.films import film_items
+from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import DataError, FilmError
+from monai_landmark.results.dicom_film import import_highdicom
 from monai_landmark.results.files import write_csv
+from monai_landmark.results.measurements import write_measurements_csv
 from monai_landmark.results.result import LandmarkResult
-from monai_landmark.results.writers import RESULT_FILES, write_result_files
+from monai_landmark.results.writers import DICOM_FILES, RESULT_FILES, write_dicom_files, write_result_files
 
 HELP = "find the landmarks of films and write them as JSON, CSV, 3D Slicer markups and pictures"
 
@@ -36,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spacing", nargs=2, type=float, metavar=("ROW_MM", "COL_MM"), help="pixel spacing of all these films"
     )
     parser.add_argument("--files", nargs="+", choices=RESULT_FILES, default=RESULT_FILES, help="what to write")
+    parser.add_argument(
+        "--dicom",
+        nargs="+",
+        choices=DICOM_FILES,
+        default=(),
+        help="for DICOM films also a structured report <id>.sr.dcm, a presentation state <id>.gsps.dcm",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
 
 
@@ -46,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         args: see :func:`add_arguments`.
 
     Returns:
-        0, or 3 if a film was left out.
+        0, or 3 if a film, or a DICOM object of a film, was left out.
 
     Raises:
         DataError: if there is no film, no usable model, or the spacing is impossible.
@@ -55,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     items = film_items(args.films, spacing)
     if not items:
         raise FilmError("no film found", file=args.films[0], action="give films, or a folder of films")
+    if args.dicom:
+        import_highdicom()  # says what to install before the first film, not after it
     predictor = LandmarkPredictor(args.bundle, args.model_dir, args.device)
     console, results, left_out = Console(), [], []
     for item in track(items, description="predicting", console=console, disable=not console.is_terminal):
@@ -65,13 +77,28 @@ def run(args: argparse.Namespace) -> int:
             left_out.append(str(error))
         else:
             results.append(result)
+            left_out += _write_dicom(result, args, predictor.schema, item["image"])
     if results:
         write_csv(results, args.out / "landmarks.csv")
+        write_measurements_csv(results, predictor.schema, args.out / "measurements.csv")
         console.print(_table(results))
     for reason in left_out:
         console.print(f"[red]left out:[/] {escape(reason)}", soft_wrap=True, highlight=False)
     console.print(f"{len(results)} of {len(items)} films written to {args.out}; not for diagnosis")
     return 3 if left_out else 0
+
+
+def _write_dicom(result: LandmarkResult, args: argparse.Namespace, schema: LandmarkSchema, film: str) -> list[str]:
+    """Write the DICOM objects that were asked for; why one could not be written."""
+    reasons = []
+    for kind in args.dicom:
+        try:
+            write_dicom_files(result, args.out, schema, film, [kind])
+        except FilmError as error:
+            return [f"no DICOM result: {error}"]
+        except DataError as error:
+            reasons.append(f"no DICOM {kind}: {error}")
+    return reasons
 
 
 def _table(results: list[LandmarkResult]) -> Table:
