@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from monai_landmark.results.agreement import two_readers
 from monai_landmark.results.collect import ResultCollector
 from monai_landmark.results.report import ReportInfo, write_report
 from monai_landmark.results.result import LandmarkResult
+from monai_landmark.uncertainty import Calibration
 
 __all__ = ["EvaluationReport", "write_evaluation"]
 
@@ -69,6 +71,7 @@ class EvaluationReport:
             self.output_dir,
             self.thresholds_mm,
             self.command,
+            self.collector.calibration,
         )
 
 
@@ -81,6 +84,7 @@ def write_evaluation(
     output_dir: str | PathLike[str],
     thresholds_mm: Sequence[float] = (2.0, 2.5, 3.0, 4.0),
     command: str = "",
+    calibration: Calibration | None = None,
 ) -> Path:
     """Hold predictions against a datalist's landmarks, and write the report.
 
@@ -93,6 +97,7 @@ def write_evaluation(
         output_dir: where to.
         thresholds_mm: of the success detection rate, counted with <=.
         command: stated in the report.
+        calibration: that made the results' regions; they are not measured on its films.
 
     Returns:
         Path of ``report.html``; ``metrics.json``, ``errors.csv`` and ``predictions.json`` lie beside it.
@@ -104,7 +109,10 @@ def write_evaluation(
         results,
         {film: landmarks_array(item) for film, item in items.items()},
         schema,
-        info=_info(Datalist.load(datalist), section, list(items.values()), card, command),
+        info=replace(
+            _info(Datalist.load(datalist), section, list(items.values()), card, command),
+            calibrated_on=() if calibration is None else (*calibration.films, *calibration.temperature_films),
+        ),
         films=lambda film: read_film(items[film]["image"]).pixels,
         near_duplicates={film: _leaks(item, trained_on) for film, item in items.items()},
         patients={film: item["patient"] for film, item in items.items() if item.get("patient")},

@@ -31,6 +31,7 @@ from monai_landmark.results.plots import film_picture
 from monai_landmark.results.report_info import ReportInfo
 from monai_landmark.results.result import LandmarkResult
 from monai_landmark.results.table import Measurement, Row, errors_csv, jsonable
+from monai_landmark.results.uncertainty_section import uncertainty_numbers, uncertainty_section
 
 __all__ = ["ReportInfo", "write_report"]
 
@@ -110,6 +111,7 @@ def _metrics_document(measurement: Measurement, info: ReportInfo) -> dict[str, A
         "all_films": measurement.summary() if evaluation.has_reference else None,
         "leak_free": measurement.summary(evaluation.leak_free) if leaks else None,
         "landmarks": measurement.landmark_rows() if evaluation.has_reference else None,
+        "uncertainty": uncertainty_numbers(measurement, info.calibrated_on) if evaluation.has_reference else None,
         "film_rows": measurement.film_rows(),
         "spacing_sources": measurement.spacing_rows(),
         "unmeasured_films": evaluation.unmeasured,
@@ -238,6 +240,7 @@ def _body(
         films,
         sections.landmark_table(measurement, landmarks, summary),
         sections.roses_section(measurement, landmarks),
+        uncertainty_section(measurement, document["uncertainty"], info.calibrated_on),
         agreement_section(agreements),
         table,
         origin,

@@ -25,6 +25,7 @@ class ReportInfo:
         machine: where it ran.
         inter_reader_mm: mean distance between two readers' landmarks on the same films, in mm.
         inter_reader_note: how that distance was obtained.
+        calibrated_on: ids of the films that regions were fitted on; regions are not measured on them.
         notes: further plain sentences, shown at the top.
     """
 
@@ -41,4 +42,5 @@ class ReportInfo:
     machine: str = ""
     inter_reader_mm: float | None = None
     inter_reader_note: str = ""
+    calibrated_on: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
