@@ -103,7 +103,7 @@ def _write_dicom(result: LandmarkResult, args: argparse.Namespace, schema: Landm
 
 def _table(results: list[LandmarkResult]) -> Table:
     """One row per film; the landmarks themselves are in the files."""
-    table = Table("film", "landmarks", "spacing (row, col)", "source", "least confident")
+    table = Table("film", "landmarks", "spacing (row, col)", "source", "least confident", "referred")
     for result in results:
         found = int(np.isfinite(result.points_px[:, 0]).sum())
         spacing = "-" if result.spacing_mm is None else "{:.4g}, {:.4g} mm".format(*result.spacing_mm)
@@ -111,5 +111,7 @@ def _table(results: list[LandmarkResult]) -> Table:
         if result.confidence is not None and np.isfinite(result.confidence).any():
             index = int(np.nanargmin(result.confidence))
             worst = f"{result.names[index]} ({result.confidence[index]:.2f})"
-        table.add_row(escape(result.film), f"{found} of {len(result.names)}", spacing, result.spacing_source, worst)
+        referred = "not calibrated" if result.refer is None else f"{int(result.refer.sum())} of {len(result.names)}"
+        counted = f"{found} of {len(result.names)}"
+        table.add_row(escape(result.film), counted, spacing, result.spacing_source, worst, referred)
     return table
