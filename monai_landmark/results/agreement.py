@@ -176,46 +176,45 @@ def agreement_section(agreements: Sequence[Agreement]) -> str:
     """
     if not agreements:
         return ""
-    read = any(len(one.readers[0]) > 1 for one in agreements)
+    both = [one for one in agreements if len(one.readers[0]) > 1]
     expected = any(np.isfinite(one.expected_sd) for one in agreements)
-    heads = ["Measure", "Films", "ICC(2,1)", "95 % CI", "Bias", "95 % CI", "Limits of agreement", "SD"]
-    heads += (["Expected SD"] if expected else []) + (["Readers: ICC(2,1)", "Bias", "Limits"] if read else [])
-    html = table(heads, [_cells(one, read, expected) for one in agreements], kind="sortable")
     hint = (
-        "Bias is prediction minus reference; 95 % of the differences lie within the limits of agreement (Bland-Altman, "
-        "if they are normal). ICC(2,1) is absolute agreement of single readings. Intervals take films as independent. "
-        "Films without a pixel spacing count for angles and ratios only, their pixels taken as square."
+        "Bias is prediction minus reference (second minus first reader); 95 % of the differences lie within the limits "
+        "of agreement (Bland-Altman, if they are normal). ICC(2,1) is absolute agreement of single readings. Intervals "
+        "take films as independent. Films without a pixel spacing count for angles and ratios only, their pixels taken "
+        "as square."
     )
     hint += " Expected SD is what the landmarks' own expected errors give, to be held against SD." if expected else ""
-    hint += " Readers: the second minus the first." if read else ""
-    figures = "".join(_figure(one) for one in agreements)
+    body = _table([_cells(one, one.readings, expected) for one in agreements], expected)
+    body = f"<h3>Prediction against reference</h3>{body}" if both else body
+    if both:
+        body += "<h3>Reader against reader</h3>" + _table([_cells(one, one.readers) for one in both])
     legend = (
         '<p class="legend"><span><i class="key-line"></i>bias</span><span><i class="key-line c1"></i>limits of '
         "agreement, with their 95 % confidence intervals</span>"
     )
-    legend += '<span><i class="key-band"></i>two readers\N{RIGHT SINGLE QUOTATION MARK} limits</span>' if read else ""
-    body = f'<div class="scroll">{html}</div><h3>Differences</h3>{legend}</p><div class="agreements">{figures}</div>'
+    legend += '<span><i class="key-band"></i>two readers\N{RIGHT SINGLE QUOTATION MARK} limits</span>' if both else ""
+    figures = "".join(_figure(one) for one in agreements)
+    body += (
+        f'<h3>Prediction minus reference, against their mean</h3>{legend}</p><div class="agreements">{figures}</div>'
+    )
     return section("Measurements", body, hint=hint, kind="long")
 
 
-def _cells(one: Agreement, read: bool, expected: bool) -> list[Cell]:
+def _table(rows: Sequence[Sequence[Cell]], expected: bool = False) -> str:
+    heads = ["Measure", "Films", "ICC(2,1)", "95 % CI", "Bias", "95 % CI", "Limits of agreement", "SD"]
+    html = table(heads + ["Expected SD"] * expected, rows, kind="sortable")
+    return f'<div class="scroll">{html}</div>'
+
+
+def _cells(one: Agreement, readings: Readings, expected: bool = False) -> list[Cell]:
     unit, digits = UNITS[one.kind], _DIGITS[UNITS[one.kind]]
-    icc, spread = _compare(one.readings)
-    cells = [
-        Cell(escape(landmark_title(one.name))),
-        Cell(str(spread.films), spread.films),
-        Cell(number(icc.value, 3), icc.value),
-    ]
-    cells += [Cell(_range(icc.interval, 2))]
+    icc, spread = _compare(readings)
+    cells = [Cell(escape(landmark_title(one.name))), Cell(str(spread.films), spread.films)]
+    cells += [Cell(number(icc.value, 3), icc.value), Cell(_range(icc.interval, 2))]
     cells += [Cell(_measure(spread.bias, unit), spread.bias), Cell(_range(spread.bias_interval, digits))]
     cells += [Cell(_range((spread.lower, spread.upper), digits)), Cell(number(spread.sd, digits), spread.sd)]
-    if expected:
-        cells.append(Cell(number(one.expected_sd, digits), one.expected_sd))
-    if read:
-        icc, spread = _compare(one.readers)
-        cells += [Cell(number(icc.value, 3), icc.value), Cell(_measure(spread.bias, unit), spread.bias)]
-        cells.append(Cell(_range((spread.lower, spread.upper), digits)))
-    return cells
+    return cells + ([Cell(number(one.expected_sd, digits), one.expected_sd)] if expected else [])
 
 
 def _measure(value: float, unit: str) -> str:

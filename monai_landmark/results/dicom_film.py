@@ -97,7 +97,7 @@ def read_dicom_film(path: str | PathLike[str]) -> DicomFilm:
                 "only a DICOM film can have a DICOM result",
                 file=path,
                 expected="a DICOM Part 10 file",
-                action="leave --dicom out for films of other formats",
+                action="predict films of other formats without --dicom",
             ) from None
         return _header(film, Path(path))
 
