@@ -52,7 +52,7 @@ class LandmarkPredictor:
             parser["device"] = f"$torch.device('{torch.device(device)}')"
         self.schema = parser.get_parsed_content("landmarks")
         self.card = model_card(parser.get_parsed_content("model_dir"))
-        self.calibration = parser.get_parsed_content("calibration")
+        self.calibration = _calibration(parser)
         self.device: torch.device = parser.get_parsed_content("device")
         self.network = parser.get_parsed_content("network").eval()
         parser.get_parsed_content("weights")()
@@ -115,3 +115,14 @@ class LandmarkPredictor:
             if isinstance(error.__cause__, DataError):
                 raise error.__cause__ from error
             raise
+
+
+def _calibration(parser: ConfigParser) -> Any:
+    """What the config says of it; MONAI's parser wraps the reason for a refusal."""
+    try:
+        return parser.get_parsed_content("calibration")
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DataError):
+            cause = cause.__cause__ or cause.__context__
+        raise (cause or error) from error
