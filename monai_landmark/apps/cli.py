@@ -24,6 +24,7 @@ COMMANDS = {
     "select": "say which films to label first",
     "calibrate": "fit regions and referrals to a trained network",
     "predict": "find the landmarks of films",
+    "label": "label films with MONAI Label: predict, correct, train",
     "study": "measure label budgets and initializations against each other",
     "report": "write the HTML report of predictions again",
 }

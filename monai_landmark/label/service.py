@@ -1,0 +1,276 @@
+"""What the server does with films and labels, in this package's own terms: predict, look, train."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_landmark.apps.predict import LandmarkPredictor
+from monai_landmark.data.datalist import Datalist, save_datalist
+from monai_landmark.data.film import Film
+from monai_landmark.data.reader import read_film
+from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.errors import ConfigurationError, DataError
+from monai_landmark.label.checks import RequestError, whole_number
+from monai_landmark.label.rounds import ModelRounds
+from monai_landmark.networks import FeatureProbe, FrozenFeatures, landmark_network, model_card, trained_schema
+from monai_landmark.results.result import LandmarkResult
+from monai_landmark.study.frozen_films import FilmVectors
+
+__all__ = ["LabelService", "LabelSettings", "Score", "film_score"]
+
+_GRID = (320, 256)
+_PROGRESS = re.compile(r"step \d+ of \d+: loss [\d.einfa+-]+, .*")  # of engines.ProgressHandler; names no film
+_LIMITS = {"epochs": (16, 1000), "steps_per_epoch": (50, 10_000), "batch_size": (4, 256)}
+Score = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """What a server is started with.
+
+    Attributes:
+        model_dir: folder that ``train`` wrote, or an empty one; trainings are kept below it.
+        bundle: folder of the bundle.
+        pretrained: weights file that a training may start from.
+        schema: name or file of the landmark schema; None: that of the model.
+        architecture: of a first training; None: what the weights file's ``model.json`` says, else the bundle's.
+        spatial_size: (H, W) of a first training's grid; None: as the weights' ``model.json`` says, else the bundle's.
+        device: a torch device; None: a GPU if there is one.
+        spacing: ``(row_mm, col_mm)`` of every film, when the user knows it.
+    """
+
+    model_dir: Path
+    bundle: Path = Path("bundles/xray_landmarks")
+    pretrained: Path | None = None
+    schema: str | None = None
+    architecture: str | None = None
+    spatial_size: tuple[int, int] | None = None
+    device: str | None = None
+    spacing: tuple[float, float] | None = None
+
+
+class LabelService:
+    """Predictions by the model in use, features of films, and trainings that replace the model.
+
+    Args:
+        settings: what the server is started with.
+
+    Raises:
+        ConfigurationError: if neither a model nor the settings say which landmarks there are.
+    """
+
+    def __init__(self, settings: LabelSettings) -> None:
+        self.settings, self.rounds = settings, ModelRounds(settings.model_dir)
+        current = self.rounds.current()
+        self.schema_source = settings.schema or ("" if current is None else trained_schema(current, ""))
+        if not self.schema_source:
+            action = "give a folder that train wrote as --model-dir, or name the landmarks with --schema"
+            raise ConfigurationError("nothing says which landmarks to find", field="schema", action=action)
+        self.schema = LandmarkSchema.load(self.schema_source)
+        self._lock = threading.Lock()
+        self._loaded: tuple[Path, LandmarkPredictor] | None = None
+        self._vectors: tuple[Path, FilmVectors] | None = None
+        self._vector_cache: dict[tuple[Path, str], NDArray[np.float64]] = {}
+
+    def film(self, image: Path) -> Film:
+        """Read a film as the server's users see it.
+
+        Raises:
+            FilmError: if it cannot be read truthfully.
+        """
+        return read_film(image, self.settings.spacing)
+
+    def predict(self, film: str, image: Path) -> LandmarkResult:
+        """Predict one film with the model in use.
+
+        Args:
+            film: its id.
+            image: its file.
+
+        Returns:
+            The landmarks.
+
+        Raises:
+            RequestError: if nothing is trained yet.
+            DataError: if the film or the model cannot be used.
+        """
+        with self._lock:
+            return self._predictor()(self._item(film, image))
+
+    def model_sha256(self) -> str:
+        """Of the weights of the model in use; empty where nothing is trained yet."""
+        current = self.rounds.current()
+        return "" if current is None else str(model_card(current).get("sha256", ""))
+
+    def vector(self, film: str, image: Path) -> NDArray[np.float64]:
+        """Features of a whole film, by the pre-trained network, or by the model in use.
+
+        Args:
+            film: its id.
+            image: its file.
+
+        Returns:
+            ``(D,)`` of length 1.
+
+        Raises:
+            RequestError: if there is no network yet.
+            DataError: if the film or the network cannot be used.
+        """
+        with self._lock:
+            weights = self.settings.pretrained or self._current_weights()
+            if weights is None:
+                raise _untrained()
+            if self._vectors is None or self._vectors[0] != weights:
+                self._vectors = (weights, self._vectors_of(weights))
+                self._vector_cache.clear()
+            if (weights, film) not in self._vector_cache:
+                self._vector_cache[weights, film] = self._vectors[1](self._item(film, image))
+            return self._vector_cache[weights, film]
+
+    def train(
+        self, items: Sequence[dict[str, Any]], asked: Mapping[str, Any], report: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Train on labelled films in a process of its own, and use the model that comes out.
+
+        Args:
+            items: see :func:`monai_landmark.label.labels.datalist_item`.
+            asked: ``epochs`` (or ``max_epochs``), ``steps_per_epoch``, ``batch_size``, ``seed``, and ``start``:
+                ``pretrained`` (default where the server has such a file) or ``current``.
+            report: called with each line of progress.
+
+        Returns:
+            ``round``, ``films`` and ``sha256`` of the new model.
+
+        Raises:
+            RequestError: if there is no label, or a setting is not possible.
+            ConfigurationError: if the training failed; the model in use stays.
+        """
+        if not items:
+            action = "save the label of at least one film with the tag final"
+            raise RequestError("no film has a label", field="labels", action=action)
+        keys = self._train_keys(dict(asked))
+        folder = self.rounds.new()
+        datalist = folder / "datalist.json"
+        root = self.settings.model_dir.absolute()
+        save_datalist(Datalist("labels of this server", self._schema_path(), root, {"training": list(items)}), datalist)
+        words = {"datalist": str(datalist), "output_dir": str(folder), "bundle_root": str(self.settings.bundle), **keys}
+        _run_bundle(self.settings.bundle, words, report)
+        self.rounds.accept(folder)
+        return {"round": folder.name, "films": len(items), "sha256": self.model_sha256()}
+
+    def _item(self, film: str, image: Path) -> dict[str, Any]:
+        item: dict[str, Any] = {"image": str(image), "id": film}
+        if self.settings.spacing is not None:
+            item |= {"spacing": list(self.settings.spacing), "spacing_source": "user"}
+        return item
+
+    def _predictor(self) -> LandmarkPredictor:
+        """Of the model in use; loaded again when a training has replaced it."""
+        current = self.rounds.current()
+        if current is None:
+            raise _untrained()
+        if self._loaded is None or self._loaded[0] != current:
+            self._loaded = (current, LandmarkPredictor(self.settings.bundle, current, self.settings.device))
+        return self._loaded[1]
+
+    def _current_weights(self) -> Path | None:
+        current = self.rounds.current()
+        return None if current is None else current / "model.safetensors"
+
+    def _vectors_of(self, weights: Path) -> FilmVectors:
+        card = model_card(weights.parent)
+        network = landmark_network(1, self.settings.architecture or "auto", weights)
+        features = network.features if isinstance(network, FeatureProbe) else FrozenFeatures(network)
+        return FilmVectors(features, card.get("spatial_size", self.settings.spatial_size or _GRID))
+
+    def _schema_path(self) -> str:
+        """A shipped name, or an absolute path, as datalists want it."""
+        file = Path(self.schema_source)
+        return str(file.absolute()) if file.is_file() else self.schema_source
+
+    def _train_keys(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Keys of ``train.yaml``: what the client may choose, and what follows from the weights to start from."""
+        if "max_epochs" in asked:  # MONAI Label's own name
+            asked.setdefault("epochs", asked["max_epochs"])
+        keys: dict[str, Any] = {key: whole_number(asked, key, *limits) for key, limits in _LIMITS.items()}
+        keys["seed"] = whole_number(asked, "seed", 1, 2**31 - 1)
+        weights = self._start(asked.get("start") or ("pretrained" if self.settings.pretrained else "current"))
+        card = {} if weights is None else model_card(weights.parent)
+        own = {"architecture": self.settings.architecture, "spatial_size": self.settings.spatial_size}
+        for key, value in own.items():
+            if (known := card.get(key, value)) is not None:
+                keys[key] = list(known) if isinstance(known, tuple) else known
+        if weights is not None:
+            keys["initialization"] = str(weights)
+        if self.settings.device:
+            keys["device"] = f"$torch.device('{self.settings.device}')"
+        return keys
+
+    def _start(self, name: Any) -> Path | None:
+        """The weights file that a training starts from; None: none, at the very first training without one."""
+        if name not in ("pretrained", "current"):
+            raise RequestError("not a possible start", field="start", expected="pretrained | current")
+        if name == "pretrained" and self.settings.pretrained is None:
+            action = "start from current, or start the server with --pretrained FILE"
+            raise RequestError("the server has no pre-trained file", field="start", action=action)
+        return self.settings.pretrained if name == "pretrained" else self._current_weights()
+
+
+def film_score(result: LandmarkResult) -> Score:
+    """How sure a model is of a film as a whole.
+
+    Args:
+        result: of the film.
+
+    Returns:
+        ``mean`` and ``highest`` of the landmarks' expected errors and their ``unit``, mm; for a film without spacing,
+        or a model that states no error, of 1 - confidence, with unit ``1 - confidence``; the ``model`` (SHA-256), and
+        how many landmarks are ``referred``, None where not calibrated.
+    """
+    values, unit = result.expected_error_mm, "mm"
+    if values is None or not np.isfinite(values).any():
+        values = np.ones(len(result.names)) if result.confidence is None else 1 - result.confidence
+        unit = "1 - confidence"
+    known = values[np.isfinite(values)]
+    return {
+        "mean": float(known.mean()) if known.size else 1.0,
+        "highest": float(known.max()) if known.size else 1.0,
+        "unit": unit,
+        "model": result.model_sha256 or "",
+        "referred": None if result.refer is None else int(result.refer.sum()),
+    }
+
+
+def _untrained() -> RequestError:
+    action = "save labels and train, or start the server with the folder of a trained model"
+    return RequestError("there is no trained model yet", field="model", action=action)
+
+
+def _run_bundle(bundle: Path, keys: Mapping[str, Any], report: Callable[[str], None]) -> None:
+    """``monai.bundle run train``; its progress is reported, and its last words where it fails."""
+    words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+    config = str(bundle / "configs" / "train.yaml")
+    command = [sys.executable, "-m", "monai.bundle", "run", "train", "--config_file", config, *words]
+    last: deque[str] = deque(maxlen=1)
+    with subprocess.Popen(  # noqa: S603 - our own command; the client chooses numbers only
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        for line in process.stdout or ():
+            if line.strip():
+                last.append(line.strip())
+            if found := _PROGRESS.search(line):
+                report(found.group())
+    if process.returncode:
+        reason = DataError(last[0] if last else f"exit code {process.returncode}")
+        raise ConfigurationError(f"the training failed ({reason.problem})", action="the model in use stays")
