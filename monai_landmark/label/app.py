@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from starlette.exceptions import HTTPException
 from monai_landmark import __version__
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError, DataError
-from monai_landmark.label.checks import NotFoundError, RequestError, answer, check_tag
+from monai_landmark.label.checks import METHOD, MODEL, NotFoundError, RequestError, answer, check_tag
 from monai_landmark.label.datastore import FilmFolder, FilmPacs
 from monai_landmark.label.guard import Guard
 from monai_landmark.label.privacy import LOGGER, keep_logs_private
@@ -30,13 +33,12 @@ from monai_landmark.label.strategies import STRATEGIES
 from monai_landmark.label.tasks import BatchPrediction, ExpectedErrors, NextFilm, Prediction, Training, keep_score
 from monai_landmark.results.result import LandmarkResult
 
-__all__ = ["MODALITIES", "MODEL", "LandmarkApp", "label_settings"]
+__all__ = ["MODALITIES", "LandmarkApp", "label_settings"]
 
-#: Name of the infer and train task.
-MODEL = "landmarks"
 #: Of films in a PACS; MONAI Label's own filter lets only CT pass.
 MODALITIES = ("CR", "DX", "RG", "PX", "IO")
 MAX_UPLOAD_MIB = 256
+_LEFT_BEHIND_S = 600  # an upload's temporary file this old was left by a request that failed
 _ASKABLE = ("model", "image", "device", "save_label", "label_tag", "result_extension", "result_dtype", "label_info")
 
 
@@ -132,7 +134,7 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
 
     def init_scoring_methods(self) -> dict[str, Any]:
         """One method."""
-        return {"expected_error": ExpectedErrors(self.service)}
+        return {METHOD: ExpectedErrors(self.service)}
 
     def init_batch_infer(self) -> Any:
         """See :class:`~monai_landmark.label.tasks.BatchPrediction`."""
@@ -166,18 +168,6 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
                 datastore.save_prediction(film, Path(name), tag, info)
         return {"label": name, "tag": tag, "file": name, "params": params}
 
-    def scoring(self, request: dict[str, Any], datastore: Any = None) -> Any:
-        """See the base class; a method that is not there is said in a sentence."""
-        if request.get("method") not in self._scoring_methods:
-            raise NotFoundError("no such method", field="method", expected=" | ".join(self._scoring_methods))
-        return super().scoring(request, datastore)
-
-    def train(self, request: dict[str, Any]) -> Any:
-        """See the base class; a model that is not there is said in a sentence."""
-        if request.get("model") not in self._trainers:
-            raise NotFoundError("no such model", field="model", expected=" | ".join(self._trainers))
-        return super().train(request)
-
     def next_sample(self, request: dict[str, Any]) -> Any:
         """See the base class; a strategy that is not there is said in a sentence."""
         if request.get("strategy") not in self._strategies:
@@ -205,6 +195,9 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
         guarded = application.build_middleware_stack()
         authenticated = bool(settings.MONAI_LABEL_AUTH_ENABLE)
         application.middleware_stack = Guard(guarded, self._films, self.max_bytes, authenticated, origins)
+        # films that clients send lie in a folder that only this user can read, and not longer than the server runs
+        tempfile.tempdir = tempfile.mkdtemp(prefix="monai-landmark-")
+        atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
     def _films(self) -> set[str]:
         return set(self._datastore.list_images())
@@ -217,12 +210,20 @@ def _is_upload(image: str) -> bool:
     return name is not None and os.path.dirname(image) == tempfile.gettempdir() and path.is_file()
 
 
+def _remove_left_behind() -> None:
+    """MONAI Label removes a client's file only after an answer that is no error."""
+    for file in Path(tempfile.gettempdir()).iterdir():
+        if file.is_file() and time.time() - file.stat().st_mtime > _LEFT_BEHIND_S:
+            file.unlink(missing_ok=True)
+
+
 def _result(params: Mapping[str, Any]) -> Any:
     return LandmarkResult.from_dict(params["result"])
 
 
 async def _respond(request: Any, error: Exception) -> Any:
     """The answer to an error, as FastAPI words its own."""
+    _remove_left_behind()
     if isinstance(error, HTTPException) and error.status_code < 500:
         return JSONResponse({"detail": error.detail}, status_code=error.status_code)
     if isinstance(error, HTTPException):  # MONAI Label says 500 of what the client forgot

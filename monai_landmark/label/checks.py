@@ -9,7 +9,22 @@ from typing import Any
 
 from monai_landmark.errors import DataError
 
-__all__ = ["NotFoundError", "RequestError", "answer", "check_id", "check_tag", "json_object", "new_id", "whole_number"]
+__all__ = [
+    "METHOD",
+    "MODEL",
+    "NotFoundError",
+    "RequestError",
+    "answer",
+    "check_id",
+    "check_tag",
+    "new_id",
+    "whole_number",
+]
+
+#: Name of the task that predicts and of the one that trains.
+MODEL = "landmarks"
+#: Name of the task that scores films.
+METHOD = "expected_error"
 
 _LONGEST = 200
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -42,6 +57,9 @@ def answer(error: BaseException) -> tuple[int, str]:
     """
     if isinstance(error, json.JSONDecodeError):
         return 400, "the request is not valid JSON; what to do: send a JSON object"
+    stumbled = isinstance(error, TypeError | ValueError | KeyError) and not isinstance(error, DataError)
+    if stumbled and _raised_in_endpoint(error):
+        return 400, "the request holds a value of the wrong kind; what to do: see /docs for what is expected"
     if not isinstance(error, DataError):
         return 500, f"the server failed ({type(error).__name__}); its log says where"
     status = error.status if isinstance(error, RequestError) else 422
@@ -50,6 +68,14 @@ def answer(error: BaseException) -> tuple[int, str]:
     parts += [f"expected: {error.expected}"] if error.expected else []
     parts += [f"what to do: {error.action}"] if error.action else []
     return status, "; ".join(parts)
+
+
+def _raised_in_endpoint(error: BaseException) -> bool:
+    """Whether MONAI Label stumbled over the request itself, before anything of this package was asked."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("monailabel.endpoints.")
 
 
 def check_id(text: str, field: str = "image") -> str:
@@ -93,28 +119,6 @@ def check_tag(text: str, field: str = "tag") -> str:
 def new_id() -> str:
     """An id for a film that a client sends; what the client calls it may name a patient."""
     return f"film-{secrets.token_hex(8)}"
-
-
-def json_object(text: str, field: str) -> dict[str, Any]:
-    """A JSON object out of a request.
-
-    Args:
-        text: JSON; empty stands for an empty object.
-        field: where it was found.
-
-    Returns:
-        The object.
-
-    Raises:
-        RequestError: if it is anything else.
-    """
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise RequestError("not a JSON object", field=field, expected='JSON such as {"key": 1}')
-    return found
 
 
 def whole_number(values: dict[str, Any], key: str, default: int, most: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.label.checks import NotFoundError, RequestError, answer, check_id, check_tag
+from monai_landmark.label.checks import METHOD, MODEL, NotFoundError, RequestError, answer, check_id, check_tag
 
 __all__ = ["ROUTES", "Guard", "is_loopback", "refuse_public_host"]
 
@@ -35,10 +35,10 @@ ROUTES: dict[str, frozenset[str]] = {
     r"/auth/token(/valid)?/?": frozenset({"GET", "POST"}),
     rf"/infer/{_NAME}": frozenset({"POST"}),
     r"/batch/infer/?": frozenset({"GET", "DELETE"}),
-    rf"/batch/infer/{_NAME}": frozenset({"POST"}),
+    rf"/batch/infer/{MODEL}": frozenset({"POST"}),
     rf"/activelearning/{_NAME}": frozenset({"POST"}),
     r"/(train|scoring)/?": frozenset({"GET", "POST", "DELETE"}),
-    rf"/(train|scoring)/{_NAME}": frozenset({"POST"}),
+    rf"/train/{MODEL}|/scoring/{METHOD}": frozenset({"POST"}),
     r"/datastore/?": frozenset({"GET"}),
     r"/datastore/image": frozenset({"GET", "HEAD", "PUT"}),
     r"/datastore/image/info": frozenset({"GET"}),

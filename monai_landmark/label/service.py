@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from monai_landmark.data.datalist import Datalist, save_datalist
 from monai_landmark.data.film import Film
 from monai_landmark.data.reader import read_film
 from monai_landmark.data.schema import LandmarkSchema
-from monai_landmark.errors import ConfigurationError, DataError
+from monai_landmark.errors import ConfigurationError
 from monai_landmark.label.checks import RequestError, whole_number
 from monai_landmark.label.rounds import ModelRounds
 from monai_landmark.networks import FeatureProbe, FrozenFeatures, landmark_network, model_card, trained_schema
@@ -31,6 +30,7 @@ __all__ = ["LabelService", "LabelSettings", "Score", "film_score"]
 
 _GRID = (320, 256)
 _PROGRESS = re.compile(r"step \d+ of \d+: loss [\d.einfa+-]+, .*")  # of engines.ProgressHandler; names no film
+_REASON = re.compile(r"^monai_landmark\.errors\.\w+: (.+)")  # the first one; what follows is MONAI's wrapping
 _LIMITS = {"epochs": (16, 1000), "steps_per_epoch": (50, 10_000), "batch_size": (4, 256)}
 Score = dict[str, Any]
 
@@ -262,15 +262,15 @@ def _run_bundle(bundle: Path, keys: Mapping[str, Any], report: Callable[[str], N
     words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
     config = str(bundle / "configs" / "train.yaml")
     command = [sys.executable, "-m", "monai.bundle", "run", "train", "--config_file", config, *words]
-    last: deque[str] = deque(maxlen=1)
+    last, reasons = "", []
     with subprocess.Popen(  # noqa: S603 - our own command; the client chooses numbers only
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
         for line in process.stdout or ():
-            if line.strip():
-                last.append(line.strip())
+            last = line.strip() or last
+            reasons += _REASON.findall(line)
             if found := _PROGRESS.search(line):
                 report(found.group())
     if process.returncode:
-        reason = DataError(last[0] if last else f"exit code {process.returncode}")
-        raise ConfigurationError(f"the training failed ({reason.problem})", action="the model in use stays")
+        reason = reasons[0] if reasons else last or f"exit code {process.returncode}"
+        raise ConfigurationError(f"the training failed ({reason})", action="mend that and train again; the model stays")

@@ -70,8 +70,11 @@ class LandmarkUNet(nn.Module):
     def load_pretrained(self, weights: StateDict, source: str = "") -> TransferReport:
         """Take over a pre-trained diffusion U-Net; its last convolution, which predicted noise, starts anew.
 
+        That of a landmark network is taken over where it is for as many landmarks: its training goes on.
+
         Args:
-            weights: state dict of :class:`DiffusionUNet`, of MONAI's DiffusionModelUNet, or of monai-generative's.
+            weights: state dict of :class:`DiffusionUNet`, of MONAI's DiffusionModelUNet, of monai-generative's, or of a
+                network of this class.
             source: named in the report.
 
         Returns:
@@ -81,19 +84,22 @@ class LandmarkUNet(nn.Module):
             WeightsError: if nothing fits, or more than the last convolution is missing: a half-filled network would
                 pass for a pre-trained one.
         """
+        trained = all(name.startswith("diffusion.") for name in weights)
+        weights = {name.removeprefix("diffusion."): tensor for name, tensor in weights.items()} if trained else weights
         if not any(name.startswith("unet.") for name in weights):
             weights = {f"unet.{name}": tensor for name, tensor in weights.items()}
         if _of_monai_generative(weights, self.diffusion):
             weights = self._renamed(weights, source)
-        body = {name: tensor for name, tensor in weights.items() if not name.startswith(_FINAL)}
+        body = {name: tensor for name, tensor in weights.items() if trained or not name.startswith(_FINAL)}
         body = _unconditional(body, self.diffusion)
         report = transfer_weights(self.diffusion, body, source)
         missing = [name for name in report.reinitialized if not name.startswith(_FINAL)]
-        if missing or report.ignored:
+        ignored = [name for name in report.ignored if not name.startswith(_FINAL)]
+        if missing or ignored:
             raise WeightsError(
                 "weights of another architecture or size",
                 file=source or None,
-                value=[*missing, *report.ignored][:4],
+                value=[*missing, *ignored][:4],
                 expected="every tensor but the last convolution to fit",
                 action="give the size, patch_size and options that the file was trained with",
             )
