@@ -1,9 +1,10 @@
-# Two commands on a machine that has only Python: `make demo` and `make test`.
+# On a machine that has only Python: `make demo`, `make test`, and `make label` for the MONAI Label server.
 PYTHON ?= python3
 VENV ?= .venv
+LABEL_VENV ?= .venv-label
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint label test-label clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m monai_landmark demo --out demo
@@ -19,6 +20,20 @@ lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# MONAI Label in an environment of its own, Python 3.10 or 3.11.
+label: $(LABEL_VENV)/.installed
+	@echo "$(LABEL_VENV)/bin/python -m monai_landmark label start --studies FILMS --model-dir MODEL"
+
+test-label: $(LABEL_VENV)/.installed
+	$(LABEL_VENV)/bin/python -m pip install -q -c constraints.txt pytest
+	$(LABEL_VENV)/bin/python -m pytest -m "slow or not slow" tests/label
+
+$(LABEL_VENV)/.installed: setup.cfg pyproject.toml constraints.txt constraints-label.txt
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_VENV)/bin/python -m pip install -q -c constraints.txt -c constraints-label.txt -e '.[label]'
+	$(LABEL_VENV)/bin/python -m pip install -q --no-deps -c constraints-label.txt monailabel
+	touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -31,4 +46,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) $(LABEL_VENV) demo runs
