@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import create_workflow
+from monai.bundle import BundleWorkflow, create_workflow
 from safetensors.torch import load_file
 
 from monai_landmark.apps.predict import LandmarkPredictor
@@ -53,25 +53,29 @@ def test_train_keeps_to_the_budget_and_says_what_it_used(films: Path, model: Pat
     assert set(torch.load(model / "model.pt", weights_only=True)) == set(load_file(model / "model.safetensors"))
 
 
-def test_train_learns_from_another_detectors_predictions_too(configs: Path, films: Path, tmp_path: Path) -> None:
-    datalist = ["--datalist", str(films / "datalist.json"), "--section", "training", "--labels", "2"]
-    measure(["mean_shape", *datalist, "--output_dir", str(tmp_path / "teacher")])
-    workflow = create_workflow(
+def one_step(configs: Path, films: Path, output: Path, **keys: object) -> BundleWorkflow:
+    """A training of one step, not yet run."""
+    return create_workflow(
         config_file=str(configs / "train.yaml"),
         workflow_type="train",
         run_id="train",
         logging_file=False,
         dataset_dir=str(films),
-        output_dir=str(tmp_path),
+        output_dir=str(output),
         architecture="diffusion-tiny",
         spatial_size=[64, 64],
-        label_budget=2,
-        pseudo_labels=str(tmp_path / "teacher"),
         epochs=1,
         steps_per_epoch=1,
-        batch_size=2,
+        batch_size=1,
         precision="float32",
+        **keys,
     )
+
+
+def test_train_learns_from_another_detectors_predictions_too(configs: Path, films: Path, tmp_path: Path) -> None:
+    datalist = ["--datalist", str(films / "datalist.json"), "--section", "training", "--labels", "2"]
+    measure(["mean_shape", *datalist, "--output_dir", str(tmp_path / "teacher")])
+    workflow = one_step(configs, films, tmp_path, label_budget=2, pseudo_labels=str(tmp_path / "teacher"))
     workflow.run()
     card = json.loads((tmp_path / "model.json").read_text())
     assert card["label_budget"] == 2 and len(card["films"]) == 2 and len(card["pseudo_films"]) == 3
@@ -80,22 +84,7 @@ def test_train_learns_from_another_detectors_predictions_too(configs: Path, film
 
 @pytest.mark.parametrize("validation", [1, 0])
 def test_validation_runs_on_the_films_kept_for_it(configs: Path, films: Path, tmp_path: Path, validation: int) -> None:
-    workflow = create_workflow(
-        config_file=str(configs / "train.yaml"),
-        workflow_type="train",
-        run_id="train",
-        logging_file=False,
-        dataset_dir=str(films),
-        output_dir=str(tmp_path),
-        architecture="diffusion-tiny",
-        spatial_size=[64, 64],
-        label_budget=3,
-        validation_films=validation,
-        epochs=1,
-        steps_per_epoch=1,
-        batch_size=1,
-        precision="float32",
-    )
+    workflow = one_step(configs, films, tmp_path, label_budget=3, validation_films=validation)
     workflow.run()
     assert len(workflow.train_dataset) == 3 - validation and workflow.trainer.state.iteration == 1
     if validation:
