@@ -194,7 +194,9 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
             application.add_exception_handler(kind, _respond)
         guarded = application.build_middleware_stack()
         authenticated = bool(settings.MONAI_LABEL_AUTH_ENABLE)
-        application.middleware_stack = Guard(guarded, self._films, self.max_bytes, authenticated, origins)
+        application.middleware_stack = Guard(
+            guarded, self._films, self.max_bytes, authenticated, origins, self.service.check_training
+        )
         # films that clients send lie in a folder that only this user can read, and not longer than the server runs
         tempfile.tempdir = tempfile.mkdtemp(prefix="monai-landmark-")
         atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)

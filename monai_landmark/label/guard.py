@@ -96,6 +96,7 @@ class Guard:
         max_bytes: of a request's body.
         authenticated: whether users must log in; if not, only this machine is served.
         origins: web pages of other hosts that may call the server, as ``scheme://host:port``.
+        check_training: looks at the settings of a training; MONAI Label says yes to all of them and begins.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Guard:
         max_bytes: int,
         authenticated: bool = False,
         origins: Collection[str] = (),
+        check_training: Callable[[Mapping[str, Any]], None] = lambda asked: None,
     ) -> None:
         self.application, self.known, self.max_bytes = application, known, max_bytes
-        self.authenticated, self.origins = authenticated, frozenset(origins)
+        self.authenticated, self.origins, self.check_training = authenticated, frozenset(origins), check_training
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection, or say in a sentence why not."""
@@ -119,8 +121,10 @@ class Guard:
             return await _refuse(error, send)
         body = _LimitedBody(receive, self.max_bytes, send)
         try:
+            if scope["path"] == f"/train/{MODEL}":
+                self.check_training(_settings(await body.read_ahead()))
             await self.application(scope, body.receive, body.send)
-        except _TooLargeError as error:
+        except RequestError as error:
             if not body.answered:
                 await _refuse(error, send)
 
@@ -195,8 +199,21 @@ class _LimitedBody:
     def __init__(self, receive: Receive, max_bytes: int, send: Send) -> None:
         self._receive, self._send, self._max_bytes = receive, send, max_bytes
         self._read, self.answered = 0, False
+        self._ahead: list[Message] = []
+
+    async def read_ahead(self) -> bytes:
+        """The whole body, which :meth:`receive` then gives again."""
+        body, more = b"", True
+        while more:
+            message = await self.receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self._ahead = [{"type": "http.request", "body": body, "more_body": False}]
+        return body
 
     async def receive(self) -> Message:
+        if self._ahead:
+            return self._ahead.pop()
         message = await self._receive()
         self._read += len(message.get("body", b""))
         if self._read > self._max_bytes:
@@ -208,6 +225,17 @@ class _LimitedBody:
             raise _too_large(self._max_bytes)
         self.answered = True
         await self._send(message)
+
+
+def _settings(body: bytes) -> dict[str, Any]:
+    """Of a training: a JSON object, or nothing."""
+    try:
+        found = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RequestError("not a JSON object", field="body", expected='JSON such as {"max_epochs": 16}')
+    return found
 
 
 def _too_large(max_bytes: int) -> _TooLargeError:

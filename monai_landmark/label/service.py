@@ -169,6 +169,17 @@ class LabelService:
         self.rounds.accept(folder)
         return {"round": folder.name, "films": len(items), "sha256": self.model_sha256()}
 
+    def check_training(self, asked: Mapping[str, Any]) -> None:
+        """Refuse settings of a training before it is begun.
+
+        Args:
+            asked: see :meth:`train`.
+
+        Raises:
+            RequestError: if a setting is not possible.
+        """
+        self._train_keys(dict(asked))
+
     def _item(self, film: str, image: Path) -> dict[str, Any]:
         item: dict[str, Any] = {"image": str(image), "id": film}
         if self.settings.spacing is not None:
@@ -205,7 +216,10 @@ class LabelService:
             asked.setdefault("epochs", asked["max_epochs"])
         keys: dict[str, Any] = {key: whole_number(asked, key, *limits) for key, limits in _LIMITS.items()}
         keys["seed"] = whole_number(asked, "seed", 1, 2**31 - 1)
-        weights = self._start(asked.get("start") or ("pretrained" if self.settings.pretrained else "current"))
+        start = asked.get("start")
+        if isinstance(start, list) and start:  # a client sends back the choices it was offered
+            start = start[0]
+        weights = self._start(start or ("pretrained" if self.settings.pretrained else "current"))
         card = {} if weights is None else model_card(weights.parent)
         own = {"architecture": self.settings.architecture, "spatial_size": self.settings.spatial_size}
         for key, value in own.items():

@@ -137,8 +137,6 @@ class Training(TrainTask):  # type: ignore[misc]
         Raises:
             DataError: why there is none.
         """
-        if isinstance(request.get("start"), list):  # a client's untouched choice
-            request = {**request, "start": request["start"][0]}
         answer = self.service.train(datastore.training_items(), request, LOGGER.info)
         LOGGER.info("round %s is in use, trained on %d films", answer["round"], answer["films"])
         return answer

@@ -304,6 +304,15 @@ def test_guard_limits_the_body_whatever_was_announced() -> None:
     assert ask("PUT", "/datastore/image", headers={"content-length": "-1"})[0] == 413
 
 
+def test_guard_looks_at_the_settings_of_a_training_before_it_is_begun() -> None:
+    def check(asked: Mapping[str, Any]) -> None:
+        whole_number(dict(asked), "epochs", 1, 10)
+
+    for parts, status in (((b'{"epoc', b'hs": 3}'), 200), ((b"",), 200), ((b'{"epochs": 11}',), 400), ((b"[1",), 400)):
+        assert ask("POST", "/train/landmarks", body=parts, check_training=check)[0] == status
+    assert ask("POST", "/train/landmarks", body=(b"x" * 101,), check_training=check)[0] == 413
+
+
 def test_guard_serves_this_machine_only_unless_users_log_in() -> None:
     assert ask("GET", "/info/", client="192.168.1.9")[0] == 403
     assert ask("GET", "/info/", client="192.168.1.9", authenticated=True)[0] == 200

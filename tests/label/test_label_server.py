@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -295,10 +296,19 @@ def test_bad_requests_get_a_sentence_and_write_nothing(
     assert sorted(map(str, server.studies.parent.rglob("*"))) == before
 
 
-@pytest.mark.parametrize("body", [b"[1", b'{"epochs": "many"}', b'{"start": "/etc/passwd"}'])
+@pytest.mark.parametrize(
+    "body", [b"[1", b'{"epochs": "many"}', b'{"start": "/etc/passwd"}', b'{"start": "pretrained"}']
+)
 def test_bad_settings_of_a_training_are_refused(server: Server, body: bytes) -> None:
-    status, answer = server.ask("POST", "/train/landmarks?run_sync=true", body, JSON)
-    assert 400 <= status < 500 and json.loads(answer)["detail"]
+    status, answer = server.ask("POST", "/train/landmarks", body, JSON)
+    assert status == 400 and json.loads(answer)["detail"]
+
+
+def test_twenty_clients_at_once(server: Server) -> None:
+    films = [f"film{number % 4}" for number in range(40)]
+    with ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(server.infer, films))
+    assert [answer["result"]["film"] for answer in answers] == films
 
 
 def test_other_sites_and_names_are_refused(server: Server) -> None:
