@@ -14,7 +14,6 @@ from cachetools.keys import hashkey
 from filelock import FileLock
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
-from pydicom import Dataset
 
 from monai_landmark.data.reader import FILM_SUFFIXES
 from monai_landmark.errors import DataError, FilmError
@@ -27,6 +26,7 @@ __all__ = ["FilmFolder", "FilmPacs"]
 
 _SUFFIX = ".json"  # of labels, as 3D Slicer's module expects it
 _LABEL_SUFFIXES = (".mrk.json", _SUFFIX)  # of labels that somebody put into the folder
+_SERIES_UID, _STUDY_UID = "0020000E", "0020000D"  # in DICOM's JSON
 _SECONDS = 60  # for which the list of a PACS is believed
 
 
@@ -264,8 +264,8 @@ class FilmPacs(_Labels, DICOMWebDatastore):  # type: ignore[misc]  # monailabel 
         found: dict[str, str] = {}
         for modality in self.modalities:
             for entry in self._client.search_for_series(search_filters={"Modality": modality}):
-                series = Dataset.from_json(entry)
-                found[str(series.SeriesInstanceUID)] = str(series.StudyInstanceUID)
+                series, study = (str(entry[tag]["Value"][0]) for tag in (_SERIES_UID, _STUDY_UID))
+                found[series] = study
         return found
 
     def get_image_uri(self, image_id: str) -> str:

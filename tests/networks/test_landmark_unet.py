@@ -156,6 +156,14 @@ class TestPretrained:
         network = LandmarkUNet(1, **SMALL)
         assert set(network.load_pretrained(source.state_dict()).reinitialized) == FINAL
 
+    def test_training_goes_on_from_the_whole_of_a_landmark_network(self):
+        source = scrambled(LandmarkUNet(4, **SMALL))
+        same, other = LandmarkUNet(4, **SMALL), LandmarkUNet(5, **SMALL)
+        assert same.load_pretrained(source.state_dict()).reinitialized == ()
+        for name, tensor in source.state_dict().items():
+            assert torch.equal(same.state_dict()[name], tensor)
+        assert set(other.load_pretrained(source.state_dict()).reinitialized) == FINAL
+
     def test_names_of_monais_own_network(self):
         source = scrambled(DiffusionModelUNet(2, 1, 2, attention_levels=(False, False, True), **SMALL))
         network = LandmarkUNet(6, patch_size=1, **SMALL)
