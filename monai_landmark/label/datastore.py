@@ -128,6 +128,7 @@ class _Labels:
         entry = DataModel(info={**info, "ts": int(time.time()), "name": file.name}, ext=_SUFFIX)
 
         def keep() -> None:
+            """Write the file, then list it."""
             write(file)
             self._object(film).labels[tag] = entry
 
@@ -148,6 +149,7 @@ class _Labels:
         tag = check_tag(label_tag)
 
         def remove() -> None:
+            """Take the label off the list, then off the disk."""
             label = self._object(check_id(label_id, "label")).labels.pop(tag, None)
             if label is None:
                 raise NotFoundError("no such label", field="tag")
@@ -163,6 +165,7 @@ class _Labels:
         """Add facts about a label."""
 
         def update() -> None:
+            """Put the facts beside those that are there."""
             label = self._object(label_id).labels.get(check_tag(label_tag))
             if label is None:
                 raise NotFoundError("no such label", field="tag")
@@ -233,6 +236,7 @@ class FilmFolder(_Labels, LocalDatastore):  # type: ignore[misc]  # monailabel i
         info = {**_plain(image_info), "ts": int(time.time()), "name": film + suffix}
 
         def add() -> None:
+            """Copy the film, then list it."""
             shutil.copyfile(image_filename, Path(self._datastore.image_path()) / f"{film}{suffix}")
             self._datastore.objects[film] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
 

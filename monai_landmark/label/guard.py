@@ -212,6 +212,7 @@ class _LimitedBody:
         return body
 
     async def receive(self) -> Message:
+        """What was read ahead first, then the rest, counted."""
         if self._ahead:
             return self._ahead.pop()
         message = await self._receive()
@@ -221,6 +222,7 @@ class _LimitedBody:
         return message
 
     async def send(self, message: Message) -> None:
+        """Pass an answer on, unless the body was too large."""
         if self._read > self._max_bytes:  # what the application makes of the error is not what the client is told
             raise _too_large(self._max_bytes)
         self.answered = True

@@ -206,6 +206,7 @@ class NextFilm(Strategy):  # type: ignore[misc]
         scores = {film: _known_score(datastore, film, model) for film in unlabeled}
 
         def score_of(film: str) -> float:
+            """Predict a film and keep its score."""
             result = self.service.predict(film, datastore.film_path(film))
             return keep_score(datastore, film, result)
 
