@@ -76,9 +76,7 @@ def main() -> None:
     parser.add_argument("--model-dir", required=True)
     parser.add_argument("--bundle", default="bundles/xray_landmarks")
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument(
-        "--films", nargs="+", type=Path, help="of the network's own kind, in place of those made"
-    )
+    parser.add_argument("--films", nargs="+", type=Path, help="of the network's own kind, in place of those made")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     predictor = LandmarkPredictor(args.bundle, args.model_dir)
