@@ -22,7 +22,7 @@ from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.label.checks import RequestError, whole_number
 from monai_landmark.label.rounds import ModelRounds
-from monai_landmark.networks import FeatureProbe, FrozenFeatures, landmark_network, model_card, trained_schema
+from monai_landmark.networks import frozen_features, landmark_network, model_card, trained_schema
 from monai_landmark.results.result import LandmarkResult
 from monai_landmark.study.frozen_films import FilmVectors
 
@@ -202,8 +202,7 @@ class LabelService:
     def _vectors_of(self, weights: Path) -> FilmVectors:
         card = model_card(weights.parent)
         network = landmark_network(1, self.settings.architecture or "auto", weights)
-        features = network.features if isinstance(network, FeatureProbe) else FrozenFeatures(network)
-        return FilmVectors(features, card.get("spatial_size", self.settings.spatial_size or _GRID))
+        return FilmVectors(frozen_features(network), card.get("spatial_size", self.settings.spatial_size or _GRID))
 
     def _schema_path(self) -> str:
         """A shipped name, or an absolute path, as datalists want it."""

@@ -2,7 +2,7 @@
 
 from monai_landmark.networks.diffusion_unet import DiffusionUNet
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
-from monai_landmark.networks.feature_probe import FeatureProbe, FrozenFeatures
+from monai_landmark.networks.feature_probe import FeatureProbe, FrozenFeatures, frozen_features
 from monai_landmark.networks.features import FeatureTaps
 from monai_landmark.networks.initialization import (
     TrainedWeights,
@@ -28,6 +28,7 @@ __all__ = [
     "NoisyLandmarkUNet",
     "TrainedWeights",
     "TransferReport",
+    "frozen_features",
     "landmark_network",
     "model_card",
     "read_state_dict",

@@ -21,7 +21,16 @@ from monai_landmark.networks.landmark_unet import LandmarkUNet
 from monai_landmark.networks.noise_levels import NoiseLevels, logits_at
 from monai_landmark.networks.weights import TransferReport
 
-__all__ = ["HEAD_WIDTH", "Combine", "FeatureHead", "FeatureProbe", "FrozenFeatures", "default_levels", "levels_of"]
+__all__ = [
+    "HEAD_WIDTH",
+    "Combine",
+    "FeatureHead",
+    "FeatureProbe",
+    "FrozenFeatures",
+    "default_levels",
+    "frozen_features",
+    "levels_of",
+]
 
 Combine = Literal["concat", "mean"]
 Features = dict[str, torch.Tensor]
@@ -216,6 +225,18 @@ class FeatureProbe(nn.Module):
         """
         logits: torch.Tensor = self.head(self.features(image))
         return logits
+
+
+def frozen_features(network: LandmarkUNet | EncoderLandmarkUNet | FeatureProbe) -> FrozenFeatures:
+    """The frozen part of a landmark network: a probe's own, or the default levels of a whole one.
+
+    Args:
+        network: see :func:`monai_landmark.networks.landmark_network`.
+
+    Returns:
+        Its features.
+    """
+    return network.features if isinstance(network, FeatureProbe) else FrozenFeatures(network)
 
 
 def levels_of(network: LandmarkUNet | EncoderLandmarkUNet) -> tuple[str, ...]:

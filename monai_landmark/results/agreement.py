@@ -18,7 +18,7 @@ from monai_landmark.results.evaluation import EvaluatedFilm, Evaluation
 from monai_landmark.results.html import DASH, Cell, number, section, table
 from monai_landmark.results.measurements import UNITS, Kind, kind_of, measure_points, measured_sd
 
-__all__ = ["Agreement", "agreement_rows", "agreement_section", "measure_agreement", "two_readers"]
+__all__ = ["Agreement", "agreement_rows", "agreement_section", "measure_agreement", "reader_names", "two_readers"]
 
 FloatArray = NDArray[np.float64]
 Readings = tuple[FloatArray, FloatArray]
@@ -46,6 +46,18 @@ class Agreement:
     expected_sd: float
 
 
+def reader_names(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who the first two readers of a datalist's section are, by name.
+
+    Args:
+        items: of a datalist.
+
+    Returns:
+        At most two names.
+    """
+    return sorted({name for item in items for name in item.get("readers", {})})[:2]
+
+
 def two_readers(items: Sequence[Mapping[str, Any]]) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Landmarks by the first two readers of a datalist's section, by name.
 
@@ -55,7 +67,7 @@ def two_readers(items: Sequence[Mapping[str, Any]]) -> dict[str, tuple[FloatArra
     Returns:
         Film id -> ``(K, 2)`` by each, in original pixels; only films that both have read.
     """
-    names = sorted({name for item in items for name in item.get("readers", {})})[:2]
+    names = reader_names(items)
     if len(names) < 2:
         return {}
     both = [item for item in items if all(name in item.get("readers", {}) for name in names)]

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
-from numpy.typing import NDArray
 
 from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist
 from monai_landmark.data.reader import read_film
 from monai_landmark.data.schema import LandmarkSchema
-from monai_landmark.results.agreement import two_readers
+from monai_landmark.results.agreement import reader_names, two_readers
 from monai_landmark.results.collect import ResultCollector
 from monai_landmark.results.report import ReportInfo, write_report
 from monai_landmark.results.result import LandmarkResult
@@ -147,12 +146,14 @@ def _leaks(item: Mapping[str, Any], trained_on: set[str]) -> list[str]:
 
 def _reader_distance(items: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
     """Mean distance in mm between the first two readers, over all their common landmarks."""
-    names = sorted({name for item in items for name in item.get("readers", {})})[:2]
-    distances: list[NDArray[np.float64]] = []
-    for item in items:
-        if len(names) == 2 and item.get("spacing") and all(name in item.get("readers", {}) for name in names):
-            first, second = (landmarks_array(item, name) for name in names)
-            distances.append(np.hypot(*((first - second) * np.array(item["spacing"])[::-1]).T))
+    spacing = {item["id"]: item["spacing"] for item in items if item.get("spacing")}
+    distances = [
+        np.hypot(*((first - second) * np.array(spacing[film])[::-1]).T)
+        for film, (first, second) in two_readers(items).items()
+        if film in spacing
+    ]
     if not distances:
         return None, ""
-    return float(np.nanmean(np.concatenate(distances))), f"{names[0]} against {names[1]}, same films and landmarks"
+    return float(
+        np.nanmean(np.concatenate(distances))
+    ), f"{' against '.join(reader_names(items))}, same films and landmarks"

@@ -12,7 +12,7 @@ from pathlib import Path
 from monai_landmark.data.budget import labeled_films
 from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
-from monai_landmark.networks import FeatureProbe, FrozenFeatures, landmark_network
+from monai_landmark.networks import frozen_features, landmark_network
 from monai_landmark.results.evaluate import write_evaluation
 from monai_landmark.study.baselines import BASELINES, GRID, baseline_results
 
@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     labeled = labeled_films(args.datalist, args.labels, seed=args.seed, order=args.label_order)
     network = None
     if args.baseline != "mean_shape":
-        whole = landmark_network(schema.count, args.architecture, args.initialization)
-        network = whole.features if isinstance(whole, FeatureProbe) else FrozenFeatures(whole)
+        network = frozen_features(landmark_network(schema.count, args.architecture, args.initialization))
     own = {film["id"] for film in labeled}
     films = [film for film in load_datalist(args.datalist, args.section) if film["id"] not in own]
     results = baseline_results(args.baseline, labeled, films, schema, network, args.spatial_size)

@@ -211,7 +211,7 @@ def _row_records(study: Study, row: StudyRow, command: str) -> list[dict[str, An
         "commit": " ".join(sorted({one["commit"] for one in done})),
         "date": max(one["date"] for one in done),
         "machine": done[0]["machine"],
-        "split": facts.get("split") or dataset.split or dataset.section,
+        "split": facts.get("split") or dataset.section,
         "reader": facts.get("reader") or "",
         "labels": facts.get("labels") or cell.labels,
         "notes": "native pixels, <=, pooled over points",

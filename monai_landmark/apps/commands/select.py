@@ -21,7 +21,7 @@ from monai_landmark.data.datalist import Datalist, LeftOut, load_datalist
 from monai_landmark.data.films import film_items
 from monai_landmark.errors import AnnotationError, ConfigurationError, DataError, FilmError, WeightsError
 from monai_landmark.files import write_text
-from monai_landmark.networks import FeatureProbe, FrozenFeatures, landmark_network, model_card
+from monai_landmark.networks import frozen_features, landmark_network, model_card
 from monai_landmark.study.frozen_films import FilmVectors
 from monai_landmark.study.selection import STRATEGIES, Choice, choose_films
 
@@ -141,8 +141,7 @@ def _vector_of(args: argparse.Namespace) -> FilmVectors:
         raise WeightsError(
             f"cannot load the weights ({error})", file=weights, action="give --weights FILE or --model-dir FOLDER"
         ) from error
-    features = network.features if isinstance(network, FeatureProbe) else FrozenFeatures(network)
-    return FilmVectors(features, args.spatial_size or card.get("spatial_size", _GRID))
+    return FilmVectors(frozen_features(network), args.spatial_size or card.get("spatial_size", _GRID))
 
 
 def _vectors(films: _Films, vector_of: FilmVectors) -> NDArray[np.float64]:
