@@ -23,7 +23,7 @@ from monai_landmark.uncertainty import (
     FilmRules,
     expected_calibration_error,
     expected_radial_error,
-    fit_temperatures,
+    fit_error_scales,
     peak_probability,
 )
 
@@ -44,16 +44,16 @@ class CalibrationRun:
     Attributes:
         calibration: to be saved beside the weights.
         errors_mm: ``(N, K)`` of the films that the regions were fitted on.
-        expected_mm: ``(N, K)``, with the temperatures applied.
-        calibration_error: expected calibration error of the maps' peaks on these films, without and with the
-            temperatures, which come from other films; bins :data:`PEAK_BINS`, correct = in a disc of one pixel's area.
+        expected_mm: ``(N, K)``, scaled.
+        calibration_error: expected calibration error of the maps' peaks on all films; bins :data:`PEAK_BINS`, correct =
+            in a disc of one pixel's area.
         left_out: annotated films that were not used, with the reason.
     """
 
     calibration: Calibration
     errors_mm: FloatArray
     expected_mm: FloatArray
-    calibration_error: tuple[float, float]
+    calibration_error: float
     left_out: list[LeftOut]
 
 
@@ -101,23 +101,23 @@ def calibrate(
     datalist: str | PathLike[str],
     sections: Sequence[str] = CALIBRATION_SECTIONS,
     *,
-    temperature_share: float = 1 / 3,
+    scale_share: float = 1 / 3,
     seed: int = 0,
     level: float = 0.9,
     tolerance_mm: float = 4.0,
     risk: float = 0.05,
-    progress: Callable[[Sequence[Item]], Iterable[Item]] = iter,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> CalibrationRun:
-    """Predict annotated films and fit temperatures, regions and referrals.
+    """Predict annotated films and fit scales, regions and referrals.
 
-    The temperatures are fitted on a part of the films that the seed draws, the rest on the others: a region's guarantee
+    The scales are fitted on a part of the films that the seed draws, the rest on the others: a region's guarantee
     needs expected errors that were not fitted to the very films that set its radius.
 
     Args:
         predictor: made with ``calibration=None``.
         datalist: the datalist JSON.
         sections: where to look for films, see :func:`calibration_films`.
-        temperature_share: part of the films for the temperatures, at least 0 and below 1; 0: all temperatures are 1.
+        scale_share: part of the films for the scales, at least 0 and below 1; 0: all scales are 1.
         seed: of the draw.
         level: of the regions.
         tolerance_mm: errors above it are gross.
@@ -131,53 +131,48 @@ def calibrate(
         ConfigurationError: films, level or shares do not fit, see :meth:`Calibration.fit`.
         AnnotationError: the datalist has other landmarks.
     """
-    if not 0 <= temperature_share < 1:
+    if not 0 <= scale_share < 1:
         expected = "at least 0, below 1"
-        raise ConfigurationError("not a share", field="temperature_share", value=temperature_share, expected=expected)
+        raise ConfigurationError("not a share", field="scale_share", value=scale_share, expected=expected)
     present = Datalist.load(datalist)
     if LandmarkSchema.load(str(present.schema)).landmarks != predictor.schema.landmarks:
         names = ", ".join(predictor.schema.landmarks)
         raise AnnotationError("other landmarks than the network's", file=datalist, field="schema", expected=names)
     films, left_out = calibration_films(datalist, predictor.card, sections)
-    order = np.random.default_rng(seed).permutation(len(films))
-    films = [films[index] for index in order]
-    count = round(temperature_share * len(films))
-    gathered = _Gathered(predictor, count, left_out)
-    for item in progress(films):
-        gathered.add(item)
+    gathered = _Gathered(predictor, left_out)
+    for index in progress(np.random.default_rng(seed).permutation(len(films)).tolist()):
+        gathered.add(films[index])
     errors_mm, expected_mm = gathered.table("errors"), gathered.table("expected")
+    count = round(scale_share * len(gathered.films))
+    scales = fit_error_scales(errors_mm[:count], expected_mm[:count])
+    errors_mm, expected_mm = errors_mm[count:], scales * expected_mm[count:]
     calibration = Calibration.fit(
         errors_mm,
         expected_mm,
-        gathered.films,
+        gathered.films[count:],
         predictor.schema.landmarks,
         present,
         predictor.card,
         level=level,
         tolerance_mm=tolerance_mm,
         risk=risk,
-        temperatures=gathered.temperatures,
-        temperature_films=gathered.temperature_films,
+        scales=scales,
+        scale_films=gathered.films[:count],
+        views=predictor.views,
     )
     return CalibrationRun(calibration, errors_mm, expected_mm, gathered.calibration_error(), left_out)
 
 
 class _Gathered:
-    """What the films say, one after another: first for the temperatures, then for the rest."""
+    """What the films say, one after another."""
 
-    def __init__(self, predictor: LandmarkPredictor, temperature_count: int, left_out: list[LeftOut]) -> None:
-        self.predictor, self.count, self.left_out = predictor, temperature_count, left_out
-        self.logits: list[torch.Tensor] = []
-        self.points: list[torch.Tensor] = []
-        self.temperature_films: list[str] = []
+    def __init__(self, predictor: LandmarkPredictor, left_out: list[LeftOut]) -> None:
+        self.predictor, self.left_out = predictor, left_out
         self.films: list[str] = []
-        self.rows: dict[str, list[Any]] = {"errors": [], "expected": [], "near": [], "before": [], "after": []}
-        self.temperatures: FloatArray | None = None
-        self.seen = 0
+        self.rows: dict[str, list[Any]] = {"errors": [], "expected": [], "near": [], "peak": []}
 
     def add(self, item: Item) -> None:
         """Predict one film; one that cannot be read is left out."""
-        self.seen += 1
         try:
             image, logits = self.predictor.maps(item)
         except FilmError as error:
@@ -185,39 +180,22 @@ class _Gathered:
             return
         row_mm, col_mm = item["spacing"]
         truth = mm_to_grid(torch.as_tensor(landmarks_array(item) * (col_mm, row_mm)), image.affine.cpu())
-        if self.seen <= self.count:
-            self.logits.append(logits.float().cpu())
-            self.points.append(truth)
-            self.temperature_films.append(item["id"])
-            return
-        if self.logits:
-            self.temperatures = fit_temperatures(self.logits, self.points)
-            self.logits.clear()
-        self._measure(item, image, logits, truth)
-
-    def _measure(self, item: Item, image: Any, logits: torch.Tensor, truth: torch.Tensor) -> None:
         result = self.predictor.result(item["id"], image, logits)
         points_mm = torch.as_tensor(result.points_mm)
         reference = landmarks_array(item)
         self.films.append(item["id"])
         self.rows["errors"].append(EvaluatedFilm(result, reference).errors("mm"))
-        expected = expected_radial_error(logits, image.affine, points_mm, self.temperatures)
-        self.rows["expected"].append(expected.numpy())
+        self.rows["expected"].append(expected_radial_error(logits, image.affine, points_mm).numpy())
         distance = (mm_to_grid(points_mm, image.affine.cpu()) - truth).norm(dim=-1).numpy()
         self.rows["near"].append(np.where(np.isnan(reference[:, 0]), np.nan, distance < _PEAK_RADIUS_PX))
-        self.rows["before"].append(peak_probability(logits).numpy())
-        self.rows["after"].append(peak_probability(logits, self.temperatures).numpy())
+        self.rows["peak"].append(peak_probability(logits).numpy())
 
     def table(self, name: str) -> FloatArray:
         """``(N, K)`` of one quantity."""
         return np.array(self.rows[name], dtype=np.float64).reshape(-1, len(self.predictor.schema.landmarks))
 
-    def calibration_error(self) -> tuple[float, float]:
-        """Of the peaks, without and with temperatures."""
+    def calibration_error(self) -> float:
+        """Of the peaks."""
         near = self.table("near")
         known = ~np.isnan(near)
-        before, after = (self.table(name)[known] for name in ("before", "after"))
-        return (
-            expected_calibration_error(before, near[known], PEAK_BINS),
-            expected_calibration_error(after, near[known], PEAK_BINS),
-        )
+        return expected_calibration_error(self.table("peak")[known], near[known], PEAK_BINS)

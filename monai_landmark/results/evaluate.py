@@ -110,7 +110,7 @@ def write_evaluation(
         schema,
         info=replace(
             _info(Datalist.load(datalist), section, list(items.values()), card, command),
-            calibrated_on=() if calibration is None else (*calibration.films, *calibration.temperature_films),
+            calibrated_on=() if calibration is None else (*calibration.films, *calibration.scale_films),
         ),
         films=lambda film: read_film(items[film]["image"]).pixels,
         near_duplicates={film: _leaks(item, trained_on) for film, item in items.items()},

@@ -166,7 +166,7 @@ class DecodeLandmarksd(MapTransform):
         shape: what :func:`shape_of_films` gave, or None to trust the maps alone.
         gate: how many times its root-mean-square distance a landmark may be off.
         method: see :class:`monai_landmark.transforms.heatmap.DecodeHeatmap`.
-        calibration: its temperatures divide the logits for the expected error, not for the points; None: 1.
+        calibration: its scales turn the maps' expected radial errors into those of landmarks; None: they stay.
     """
 
     def __init__(
@@ -182,7 +182,8 @@ class DecodeLandmarksd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.refer_key, self.confidence_key, self.gate = refer_key, confidence_key, gate
-        self.expected_key, self.temperatures = expected_key, None if calibration is None else calibration.temperatures
+        self.expected_key = expected_key
+        self.scales = torch.as_tensor(1.0 if calibration is None else calibration.scales)
         self.decode = DecodeHeatmap(method, from_logits=True)
         self.shape = LandmarkShape.from_dict(shape)
 
@@ -206,7 +207,7 @@ class DecodeLandmarksd(MapTransform):
                 again = self.decode(logits[index : index + 1] + prior)
                 points_mm[index] = grid_to_mm(again, affine)[0]
                 confidence[index] = self._mass_near(logits[index], again[0])
-            expected = expected_radial_error(logits, affine, points_mm, self.temperatures)
+            expected = self.scales * expected_radial_error(logits, affine, points_mm)
             decoded |= {key: points_mm, self.confidence_key: confidence, self.expected_key: expected}
         return decoded
 

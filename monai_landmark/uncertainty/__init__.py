@@ -3,7 +3,7 @@
 from monai_landmark.uncertainty.binning import QuantileBins
 from monai_landmark.uncertainty.calibration import CALIBRATION_FILE, Calibration
 from monai_landmark.uncertainty.conformal import conformal_quantile, fewest_films, referral_threshold
-from monai_landmark.uncertainty.expected_error import expected_radial_error, peak_probability
+from monai_landmark.uncertainty.expected_error import expected_radial_error, fit_error_scales, peak_probability
 from monai_landmark.uncertainty.film_rules import FilmRules
 from monai_landmark.uncertainty.ranking import Referral, auroc, referral, risk_coverage, spearman
 from monai_landmark.uncertainty.temperature import (
@@ -26,6 +26,7 @@ __all__ = [
     "expected_calibration_error",
     "expected_radial_error",
     "fewest_films",
+    "fit_error_scales",
     "fit_temperatures",
     "peak_probability",
     "referral",

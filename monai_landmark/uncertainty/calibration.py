@@ -1,4 +1,4 @@
-"""What was learned from films with known errors: temperatures, regions and referrals, kept beside the weights."""
+"""What was learned from films with known errors: scales, regions and referrals, kept beside the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.files import write_text
 from monai_landmark.networks import model_card
 from monai_landmark.uncertainty.conformal import check_share, conformal_quantile, fewest_films, referral_threshold
-from monai_landmark.uncertainty.expected_error import check_temperatures
 from monai_landmark.uncertainty.film_rules import FilmRules
 
 __all__ = ["CALIBRATION_FILE", "Calibration"]
@@ -28,7 +27,7 @@ FloatArray = NDArray[np.float64]
 
 CALIBRATION_FILE = "uncertainty.json"
 _FORMAT = "monai-landmark/uncertainty"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _STEADY_MM = 0.1  # added to the expected error, so that a map of a single pixel does not make its score explode
 
 
@@ -44,9 +43,11 @@ class Calibration:
         datalist: name of the data set.
         sections: of the datalist that the films are from; never ``test``.
         films: ids of the films that regions and referrals were fitted on.
-        temperature_films: ids of the films that the temperatures were fitted on; none of them is in ``films``, for the
-            guarantee needs scores that were not fitted to the same films.
-        temperatures: ``(K,)``, dividing the logits; 1 where nothing was fitted.
+        scale_films: ids of the films that the scales were fitted on; none of them is in ``films``, for the guarantee
+            needs scores that were not fitted to the same films.
+        scales: ``(K,)`` a landmark's expected error is its scale times its map's expected radial error, see
+            :func:`monai_landmark.uncertainty.fit_error_scales`; 1 where nothing was fitted.
+        views: rotation in degrees and scale of the views whose maps were averaged.
         level: share of regions that hold their landmark.
         factors: ``(K,)`` a region's radius is ``factor * (expected error + 0.1 mm)``; inf: too few films for a region.
         fixed_radii_mm: ``(K,)`` radii that do not look at the film, at the same level; inf likewise.
@@ -61,8 +62,9 @@ class Calibration:
     datalist: str
     sections: tuple[str, ...]
     films: tuple[str, ...]
-    temperature_films: tuple[str, ...]
-    temperatures: FloatArray
+    scale_films: tuple[str, ...]
+    scales: FloatArray
+    views: tuple[tuple[float, float], ...]
     level: float
     factors: FloatArray
     fixed_radii_mm: FloatArray
@@ -84,14 +86,15 @@ class Calibration:
         level: float = 0.9,
         tolerance_mm: float = 4.0,
         risk: float = 0.05,
-        temperatures: ArrayLike | None = None,
-        temperature_films: Sequence[str] = (),
+        scales: ArrayLike | None = None,
+        scale_films: Sequence[str] = (),
+        views: Sequence[Sequence[float]] = ((0.0, 1.0),),
     ) -> Calibration:
         """Fit on named films.
 
         Args:
             errors_mm: ``(N, K)`` radial errors; NaN = not annotated, inf = not found.
-            expected_mm: ``(N, K)`` expected radial errors, with the temperatures applied.
+            expected_mm: ``(N, K)`` expected errors, scaled.
             films: the N films' ids.
             names: the K landmarks.
             datalist: it says of which section each film is.
@@ -99,8 +102,9 @@ class Calibration:
             level: of the regions.
             tolerance_mm: errors above it are gross.
             risk: share of a film's landmarks that may be gross errors and pass.
-            temperatures: ``(K,)``; None: 1.
-            temperature_films: what they were fitted on.
+            scales: ``(K,)``; None: 1.
+            scale_films: what they were fitted on.
+            views: that were averaged.
 
         Returns:
             The calibration.
@@ -110,7 +114,7 @@ class Calibration:
                 or a patient that was trained on, is in no section, or serves twice; or they are too few for the level.
             ValueError: shapes that do not fit.
         """
-        sections = FilmRules.of(datalist, card).check([*films, *temperature_films])
+        sections = FilmRules.of(datalist, card).check([*films, *scale_films])
         errors, expected = (np.asarray(values, dtype=np.float64) for values in (errors_mm, expected_mm))
         if errors.shape != (len(films), len(names)) or expected.shape != errors.shape:
             raise ValueError(f"not (films, landmarks): {errors.shape}, {expected.shape}, {(len(films), len(names))}")
@@ -131,8 +135,9 @@ class Calibration:
             datalist=datalist.name,
             sections=sections,
             films=tuple(films),
-            temperature_films=tuple(temperature_films),
-            temperatures=np.ones(len(names)) if temperatures is None else np.asarray(temperatures, dtype=np.float64),
+            scale_films=tuple(scale_films),
+            scales=np.ones(len(names)) if scales is None else np.asarray(scales, dtype=np.float64),
+            views=_views(views),
             level=level,
             factors=factors,
             fixed_radii_mm=conformal_quantile(errors, level),
@@ -143,9 +148,10 @@ class Calibration:
 
     def __post_init__(self) -> None:
         count = len(self.names)
-        check_temperatures(self.temperatures, count)
         check_share("level", self.level)
         check_share("risk", self.risk)
+        if self.scales.shape != (count,) or not (np.isfinite(self.scales) & (self.scales > 0)).all():
+            self._refuse("scales", self.scales.tolist(), f"{count} numbers above 0")
         for field in ("factors", "fixed_radii_mm"):
             values = getattr(self, field)
             if values.shape != (count,) or not (values >= 0).all():
@@ -154,8 +160,8 @@ class Calibration:
             self._refuse("tolerance_mm, refer_from_mm", (self.tolerance_mm, self.refer_from_mm), "above 0, and >= 0")
         if "test" in self.sections:
             self._refuse("sections", self.sections, "any section but test")
-        if set(self.films) & set(self.temperature_films):
-            self._refuse("films, temperature_films", len(self.films), "no film that serves twice")
+        if set(self.films) & set(self.scale_films):
+            self._refuse("films, scale_films", len(self.films), "no film that serves twice")
 
     def _refuse(self, field: str, value: Any, expected: str) -> None:
         raise ConfigurationError(
@@ -166,7 +172,7 @@ class Calibration:
         """Radius of the region about each landmark.
 
         Args:
-            expected_mm: ``(..., K)`` expected errors with the temperatures applied.
+            expected_mm: ``(..., K)`` expected errors, scaled.
 
         Returns:
             Same shape; NaN where no region can be given: not found, or too few films for this landmark.
@@ -178,7 +184,7 @@ class Calibration:
         """Which landmarks a person should look at.
 
         Args:
-            expected_mm: ``(..., K)`` expected errors with the temperatures applied.
+            expected_mm: ``(..., K)`` expected errors, scaled.
 
         Returns:
             Same shape; True where the expected error is unknown.
@@ -220,9 +226,10 @@ class Calibration:
             raise _unreadable(path, "wrong keys", sorted(set(document) ^ wanted), ", ".join(sorted(wanted)))
         values = {field.name: document[field.name] for field in fields(cls)}
         try:
-            for key in ("temperatures", "factors", "fixed_radii_mm"):
+            values["views"] = _views(values["views"])
+            for key in ("scales", "factors", "fixed_radii_mm"):
                 values[key] = np.array([_number(value) for value in values[key]], dtype=np.float64)
-            for key in ("names", "sections", "films", "temperature_films"):
+            for key in ("names", "sections", "films", "scale_films"):
                 values[key] = tuple(map(_text, values[key]))
             for key in ("level", "tolerance_mm", "risk", "refer_from_mm"):
                 values[key] = _number(values[key])
@@ -231,17 +238,20 @@ class Calibration:
             raise _unreadable(path, "not a calibration", str(error), "what `calibrate` wrote") from error
 
     @classmethod
-    def of_model(cls, model_dir: str | PathLike[str]) -> Calibration | None:
+    def of_model(
+        cls, model_dir: str | PathLike[str], views: Sequence[Sequence[float]] | None = None
+    ) -> Calibration | None:
         """The calibration of a trained network.
 
         Args:
             model_dir: folder of the weights.
+            views: that will be averaged; None: not known.
 
         Returns:
             The calibration; None where there is none.
 
         Raises:
-            ConfigurationError: the file cannot be read.
+            ConfigurationError: the file cannot be read, or was made with other views.
             WeightsError: it belongs to other weights.
         """
         file = Path(model_dir) / CALIBRATION_FILE
@@ -257,7 +267,20 @@ class Calibration:
                 expected=str(weights),
                 action="run `python -m monai_landmark calibrate` for these weights, or delete the file",
             )
+        if views is not None and calibration.views != _views(views):
+            raise ConfigurationError(
+                "the calibration of other views",
+                file=file,
+                field="views",
+                value=calibration.views,
+                expected=str(_views(views)),
+                action="run `python -m monai_landmark calibrate` with these views, or delete the file",
+            )
         return calibration
+
+
+def _views(values: Any) -> tuple[tuple[float, float], ...]:
+    return tuple((_number(degrees), _number(scale)) for degrees, scale in values)
 
 
 def _plain(value: Any) -> Any:

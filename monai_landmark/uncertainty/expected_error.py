@@ -8,15 +8,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from monai_landmark.data.geometry import grid_to_mm
 from monai_landmark.errors import ConfigurationError
 
-__all__ = ["check_temperatures", "expected_radial_error", "peak_probability"]
+__all__ = ["check_temperatures", "expected_radial_error", "fit_error_scales", "peak_probability"]
 
 Temperatures: TypeAlias = Sequence[float] | NDArray[np.float64]
 
+_LEAST_MM = 1e-3  # a landmark without any error on a few films is not for that without doubt
 _SLACK = 1e-2  # of the logarithm, so that no pixel is lost before the exact comparison in double precision
 
 
@@ -66,6 +67,35 @@ def expected_radial_error(
     distance = (grid_to_mm(place, torch.as_tensor(affine).cpu()) - center[landmark]).norm(dim=-1)
     total, mass = (torch.zeros(len(maps), dtype=torch.float64) for _ in range(2))
     return total.index_add_(0, landmark, weight * distance) / mass.index_add_(0, landmark, weight)
+
+
+def fit_error_scales(errors_mm: ArrayLike, expected_mm: ArrayLike) -> NDArray[np.float64]:
+    """Factors that turn the expected radial errors of maps into expected errors of landmarks.
+
+    A map tells how unsure a network is of one film; which landmarks are hard to place, and for readers too, it tells
+    badly. So each landmark's factor is proportional to its mean error on annotated films, and their common part makes
+    the mean expected error the mean error.
+
+    Args:
+        errors_mm: ``(N, K)`` radial errors of annotated films; NaN = not annotated, inf = not found.
+        expected_mm: ``(N, K)`` their expected radial errors; NaN = no point.
+
+    Returns:
+        ``(K,)`` factors above 0. A landmark that no film shows has the mean of the others; 1 for all without films.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    errors, expected = (np.asarray(values, dtype=np.float64) for values in (errors_mm, expected_mm))
+    if errors.shape != expected.shape or errors.ndim != 2:
+        raise ValueError(f"errors and expected errors must be (films, landmarks): {errors.shape}, {expected.shape}")
+    known = np.isfinite(errors) & np.isfinite(expected)
+    counts, sums = known.sum(axis=0), np.where(known, errors, 0.0).sum(axis=0)
+    if not sums.any() or not expected[known].any():
+        return np.ones(errors.shape[1])
+    means = np.where(counts > 0, np.maximum(sums, _LEAST_MM) / np.maximum(counts, 1), sums.sum() / counts.sum())
+    common = errors[known].sum() / (means * np.where(known, expected, 0.0)).sum()
+    return np.asarray(common * means)
 
 
 def peak_probability(logits: torch.Tensor, temperatures: Temperatures | None = None) -> torch.Tensor:

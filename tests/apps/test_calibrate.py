@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calibrated(folder: Path) -> Path:
     """The model folder once more, calibrated from the command line."""
     shutil.copytree(folder / "model", folder / "calibrated")
-    assert command(folder / "calibrated", folder / "films" / "datalist.json", "--temperature-share", "0.3") == 0
+    assert command(folder / "calibrated", folder / "films" / "datalist.json", "--scale-share", "0.3") == 0
     return folder / "calibrated"
 
 
@@ -81,31 +81,31 @@ def card_of(folder: Path) -> dict[str, Any]:
 def test_uses_every_annotated_film_once_and_none_that_was_trained_on(folder: Path, calibrated: Path) -> None:
     calibration = Calibration.load(calibrated / "uncertainty.json")
     annotated = {item["id"] for item in load_datalist(folder / "films" / "datalist.json", "training")}
-    assert {*calibration.films, *calibration.temperature_films} == annotated - set(card_of(folder)["films"])
-    assert (len(calibration.films), len(calibration.temperature_films)) == (10, 4)
+    assert {*calibration.films, *calibration.scale_films} == annotated - set(card_of(folder)["films"])
+    assert (len(calibration.films), len(calibration.scale_films)) == (10, 4)
     items = {item["id"]: item for item in load_datalist(folder / "films" / "datalist.json", "training")}
     shown = np.isfinite([landmarks_array(items[film])[:, 0] for film in calibration.films]).sum(axis=0)
     assert calibration.sections == ("training",)
     np.testing.assert_array_equal(np.isfinite(calibration.factors), shown >= 9)  # a few leave the film now and then
     assert calibration.model_sha256 == card_of(folder)["sha256"]
-    assert (calibration.temperatures != 1.0).all()  # fitted
+    assert (calibration.scales != 1.0).all()  # fitted
 
 
 def test_predictions_carry_what_the_file_says(folder: Path, calibrated: Path) -> None:
     item = load_datalist(folder / "films" / "datalist.json", "test")[0]
-    predictor = LandmarkPredictor(BUNDLE, calibrated, "cpu", **ONE_VIEW)
-    plain = LandmarkPredictor(BUNDLE, folder / "model", "cpu", **ONE_VIEW)
+    predictor = LandmarkPredictor(BUNDLE, calibrated, "cpu")
+    plain = LandmarkPredictor(BUNDLE, folder / "model", "cpu")
     result, before = predictor(item), plain(item)
     calibration = Calibration.load(calibrated / "uncertainty.json")
     image, logits = predictor.maps(item)
     points = torch.as_tensor(result.points_mm)
-    expected = expected_radial_error(logits, image.affine, points, calibration.temperatures)
+    expected = calibration.scales * expected_radial_error(logits, image.affine, points).numpy()
     np.testing.assert_allclose(result.expected_error_mm, expected, rtol=1e-6)
     np.testing.assert_array_equal(result.region_radius_mm, calibration.region_radius_mm(result.expected_error_mm))
     np.testing.assert_array_equal(result.refer, calibration.refer(result.expected_error_mm))
     assert result.guarantee == (0.9, 4.0, 0.05)
     assert before.guarantee is before.refer is before.region_radius_mm is None
-    np.testing.assert_array_equal(before.points_px, result.points_px)  # temperatures move no point
+    np.testing.assert_array_equal(before.points_px, result.points_px)  # scales move no point
     np.testing.assert_allclose(before.expected_error_mm, expected_radial_error(logits, image.affine, points), rtol=1e-6)
     without = predictor({"image": item["image"], "id": "x"})
     assert without.spacing_mm is without.expected_error_mm is without.region_radius_mm is without.guarantee is None
@@ -114,9 +114,9 @@ def test_predictions_carry_what_the_file_says(folder: Path, calibrated: Path) ->
 def test_errors_are_those_of_the_predictions(folder: Path) -> None:
     datalist = folder / "films" / "datalist.json"
     predictor = LandmarkPredictor(BUNDLE, folder / "model", "cpu", calibration=None, **ONE_VIEW)
-    done = calibrate(predictor, datalist, ("training",), temperature_share=0.0)
-    assert done.calibration.temperature_films == () and set(done.calibration.temperatures) == {1.0}
-    assert done.calibration_error[0] == done.calibration_error[1]
+    done = calibrate(predictor, datalist, ("training",), scale_share=0.0)
+    assert done.calibration.scale_films == () and set(done.calibration.scales) == {1.0}
+    assert 0 <= done.calibration_error <= 1
     items = {item["id"]: item for item in load_datalist(datalist, "training")}
     for film, errors in list(zip(done.calibration.films, done.errors_mm, strict=True))[:2]:
         film_errors = EvaluatedFilm(predictor(items[film]), landmarks_array(items[film])).errors("mm")
@@ -133,7 +133,7 @@ def test_refuses_the_test_section_and_too_few_films(
     datalist = folder / "films" / "datalist.json"
     assert command(folder / "model", datalist, "--section", "test") == 1
     assert "not a section to calibrate on" in capsys.readouterr().err
-    assert command(folder / "model", datalist, "--level", "0.99", "--temperature-share", "0") == 1
+    assert command(folder / "model", datalist, "--level", "0.99", "--scale-share", "0") == 1
     assert "at least 99" in capsys.readouterr().err
     assert not (folder / "model" / "uncertainty.json").exists()
     with pytest.raises(ConfigurationError, match="trained on"):
@@ -160,3 +160,5 @@ def test_the_calibration_of_other_weights_stops_a_prediction(calibrated: Path, t
     (tmp_path / "model" / "model.json").write_text(json.dumps(card | {"sha256": "0" * 64}))
     with pytest.raises(WeightsError, match="other weights"):
         LandmarkPredictor(BUNDLE, tmp_path / "model", "cpu")
+    with pytest.raises(ConfigurationError, match="other views"):
+        LandmarkPredictor(BUNDLE, calibrated, "cpu", **ONE_VIEW)

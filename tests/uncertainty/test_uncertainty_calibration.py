@@ -88,9 +88,9 @@ def test_a_landmark_not_found_is_an_infinite_error_and_not_left_out() -> None:
         ("unknown", "in no section"),
     ],
 )
-@pytest.mark.parametrize("part", ["films", "temperature_films"])
+@pytest.mark.parametrize("part", ["films", "scale_films"])
 def test_refuses_films_that_flatter(film: str, reason: str, part: str) -> None:
-    changes: dict[str, Any] = {"films": (film, *FILMS[1:])} if part == "films" else {"temperature_films": [film]}
+    changes: dict[str, Any] = {"films": (film, *FILMS[1:])} if part == "films" else {"scale_films": [film]}
     if film == "v0" and part == "films":
         changes = {"films": (*FILMS[:-1], "v0")}
     with pytest.raises(ConfigurationError, match=reason):
@@ -112,15 +112,15 @@ def test_too_few_films_for_the_level_is_an_error() -> None:
         fitted(films=(), errors_mm=np.ones((0, 3)), expected_mm=np.ones((0, 3)))
 
 
-def test_refuses_shapes_and_temperatures() -> None:
+def test_refuses_shapes_and_scales() -> None:
     with pytest.raises(ValueError, match="films, landmarks"):
         fitted(errors_mm=np.ones((3, 3)))
-    with pytest.raises(ConfigurationError, match="temperatures"):
-        fitted(temperatures=[1.0, 2.0])
+    with pytest.raises(ConfigurationError, match="scales"):
+        fitted(scales=[1.0, 2.0])
 
 
 def test_file_comes_back_exactly(tmp_path: Path) -> None:
-    calibration = fitted(temperatures=[0.5, 1 / 3, 2.0], temperature_films=["t5", "t6"])
+    calibration = fitted(scales=[0.5, 1 / 3, 2.0], scale_films=["t5", "t6"])
     (tmp_path / "model.json").write_text(json.dumps(CARD))
     path = calibration.save(tmp_path)
     assert path.name == "uncertainty.json"
@@ -135,6 +135,15 @@ def test_a_network_without_the_file_is_not_calibrated(tmp_path: Path) -> None:
     assert Calibration.of_model(tmp_path) is None
 
 
+def test_the_calibration_of_other_views_is_refused(tmp_path: Path) -> None:
+    calibration = fitted(views=[[0, 1], [4, 1]])
+    calibration.save(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(CARD))
+    assert Calibration.of_model(tmp_path, [[0, 1.0], [4.0, 1]]) is not None
+    with pytest.raises(ConfigurationError, match="other views"):
+        Calibration.of_model(tmp_path, [[0, 1]])
+
+
 def test_the_calibration_of_other_weights_is_refused(tmp_path: Path) -> None:
     fitted().save(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(CARD | {"sha256": "1e" * 32}))
@@ -145,17 +154,19 @@ def test_the_calibration_of_other_weights_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("format_version", 2),
+        ("format_version", 1),
         ("format", "other"),
         ("level", 1.5),
         ("level", None),
         ("level", "0.9"),
         ("factors", [1.0]),
         ("factors", [1.0, -1.0, 1.0]),
-        ("temperatures", [1.0, None, 1.0]),
+        ("scales", [1.0, None, 1.0]),
+        ("scales", [1.0, 0.0, 1.0]),
+        ("views", [[0.0]]),
         ("films", [1, 2]),
         ("sections", ["test"]),
-        ("temperature_films", ["v0"]),
+        ("scale_films", ["v0"]),
         ("risk", True),
         ("refer_from_mm", -1.0),
         ("patient", "Doe"),

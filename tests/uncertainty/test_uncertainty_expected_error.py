@@ -10,7 +10,7 @@ import torch
 
 from monai_landmark.data.geometry import film_affine
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.uncertainty import expected_radial_error, peak_probability
+from monai_landmark.uncertainty import auroc, expected_radial_error, fit_error_scales, peak_probability
 
 AFFINE = film_affine((0.7, 0.4))
 TURNED = np.array([[0.1, 0.5, 3.0], [0.8, -0.2, 7.0], [0.0, 0.0, 1.0]])
@@ -101,3 +101,26 @@ def test_refuses_shapes_and_floors() -> None:
         expected_radial_error(torch.zeros(2, 4, 4), AFFINE, torch.zeros(3, 2))
     with pytest.raises(ConfigurationError, match="floor"):
         expected_radial_error(torch.zeros(2, 4, 4), AFFINE, torch.zeros(2, 2), floor=1.0)
+
+
+def test_scales_are_the_mean_errors_up_to_a_common_factor() -> None:
+    errors = np.array([[1.0, 4.0, np.nan], [3.0, 8.0, np.nan], [np.nan, np.inf, np.nan], [2.0, np.nan, np.nan]])
+    expected = np.array([[1.0, 2.0, 5.0], [2.0, 1.0, 5.0], [9.0, np.nan, 5.0], [0.5, 3.0, 5.0]])
+    scales = fit_error_scales(errors, expected)
+    means = np.array([2.0, 6.0, 18.0 / 5.0])  # the last landmark is in no film: the mean of all
+    np.testing.assert_allclose(scales / scales[0], means / means[0], rtol=1e-12)
+    known = np.isfinite(errors) & np.isfinite(expected)
+    assert (scales * expected)[known].sum() == pytest.approx(errors[known].sum(), rel=1e-12)
+    np.testing.assert_array_equal(fit_error_scales(np.ones((0, 3)), np.ones((0, 3))), np.ones(3))
+    assert (fit_error_scales(errors * [0.0, 1.0, 1.0], expected) > 0).all()
+    with pytest.raises(ValueError, match="films, landmarks"):
+        fit_error_scales(errors, expected[:2])
+
+
+def test_scales_tell_hard_landmarks_where_the_maps_do_not() -> None:
+    random = np.random.default_rng(0)
+    hard = np.array([1.0, 1.0, 4.0])
+    doubt = random.gamma(4.0, 0.25, (200, 3))
+    errors = random.rayleigh(doubt * hard)
+    scales = fit_error_scales(errors[:50], doubt[:50])
+    assert auroc(scales * doubt[50:], errors[50:], 4.0) > auroc(doubt[50:], errors[50:], 4.0) + 0.1

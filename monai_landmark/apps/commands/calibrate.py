@@ -36,10 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--risk", type=float, default=0.05, help="share of a film's landmarks that may be gross errors and pass"
     )
-    parser.add_argument(
-        "--temperature-share", type=float, default=1 / 3, help="part of the films for the temperatures; 0: none"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="draws the films for the temperatures")
+    parser.add_argument("--scale-share", type=float, default=1 / 3, help="part of the films for the scales; 0: none")
+    parser.add_argument("--seed", type=int, default=0, help="draws the films for the scales")
     parser.add_argument("--bundle", type=Path, default=Path("bundles/xray_landmarks"), help="folder of the bundle")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
 
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         predictor,
         args.datalist,
         tuple(args.section),
-        temperature_share=args.temperature_share,
+        scale_share=args.scale_share,
         seed=args.seed,
         level=args.level,
         tolerance_mm=args.tolerance_mm,
@@ -83,10 +81,10 @@ def run(args: argparse.Namespace) -> int:
 def _table(done: CalibrationRun) -> Table:
     """One row per landmark."""
     calibration = done.calibration
-    table = Table("landmark", "temperature", "mean error mm", "expected mm", "median region mm", "fixed region mm")
+    table = Table("landmark", "scale", "mean error mm", "expected mm", "median region mm", "fixed region mm")
     regions = calibration.region_radius_mm(done.expected_mm)
     for index, name in enumerate(calibration.names):
-        values = [calibration.temperatures[index], _mean(done.errors_mm[:, index]), _mean(done.expected_mm[:, index])]
+        values = [calibration.scales[index], _mean(done.errors_mm[:, index]), _mean(done.expected_mm[:, index])]
         region = regions[:, index][np.isfinite(regions[:, index])]
         values += [float(np.median(region)) if region.size else np.inf, calibration.fixed_radii_mm[index]]
         table.add_row(escape(name), *(f"{value:.2f}" for value in values))
@@ -96,11 +94,10 @@ def _table(done: CalibrationRun) -> Table:
 def _sentences(done: CalibrationRun, passed_over: int) -> list[str]:
     """What the table does not say."""
     calibration = done.calibration
-    before, after = done.calibration_error
-    counts = f"{len(calibration.films)} films for regions and referral, {len(calibration.temperature_films)} for"
+    counts = f"{len(calibration.films)} films for regions and referral, {len(calibration.scale_films)} for"
     return [
-        f"{counts} temperatures; {passed_over} annotated films passed over: trained on, copies, or without spacing",
-        f"expected calibration error of the maps' peaks: {100 * before:.2f} %, with temperatures {100 * after:.2f} %",
+        f"{counts} scales; {passed_over} annotated films passed over: trained on, copies, or without spacing",
+        f"expected calibration error of the maps' peaks: {100 * done.calibration_error:.2f} %",
         f"regions hold their landmark at a level of {calibration.level:g}",
         f"at most {calibration.risk:.1%} of a film's landmarks pass although off by more than "
         f"{calibration.tolerance_mm:g} mm: {_referral(done)}",
