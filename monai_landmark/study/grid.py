@@ -31,6 +31,9 @@ class StudyDataset:
         section: part of it that is measured.
         split: what that part is called in the records, e.g. ``test1``; the section's name by default.
         label_order: the CSV of ``select``: every seed and budget takes its films first; by default the seed draws.
+        folds: 0, or N: cross-validation of few films, each of them measured once by a network of the others (see
+            :func:`monai_landmark.study.folds.fold_datalists`). The folds stand in place of the seeds, and each takes
+            all films that it does not measure, in place of the budgets. As a source all films serve.
         train: keys of ``train.yaml`` for these films alone, e.g. the network's grid.
     """
 
@@ -38,6 +41,7 @@ class StudyDataset:
     section: str = "test"
     split: str = ""
     label_order: str = ""
+    folds: int = 0
     train: Settings = field(default_factory=dict)
 
 
@@ -163,15 +167,20 @@ class Study:
     def cells(self) -> list[Cell]:
         """All cells, in the order in which they are run: what can be told early comes early."""
         found = []
-        for seed, labels in itertools.product(self.seeds, self.budgets):
-            for dataset, (name, row), mode in itertools.product(
-                self.target or self.datasets, self.initializations.items(), self.modes
-            ):
+        for dataset, labels, seed in self._samples():
+            for (name, row), mode in itertools.product(self.initializations.items(), self.modes):
                 own_source = row.source == dataset
                 none_to_teach = row.teacher is not None and labels == 0
                 if not own_source and not none_to_teach and not (row.baseline and mode == "frozen"):
                     found.append(Cell(dataset, labels, name, mode, seed))
-        return list(dict.fromkeys(found))
+        return found
+
+    def _samples(self) -> list[tuple[str, int, int]]:
+        """Dataset, labels and seed, or the fold in its place."""
+        targets = {name: self.datasets[name] for name in self.target or self.datasets}
+        drawn = itertools.product(self.seeds, self.budgets, targets)
+        found = [(name, labels, seed) for seed, labels, name in drawn if not targets[name].folds]
+        return found + [(name, 0, fold) for name, dataset in targets.items() for fold in range(dataset.folds)]
 
     def validation_films(self, labels: int) -> int:
         """How many films of a budget validate."""
@@ -183,6 +192,11 @@ class Study:
         _refuse("modes", self.modes, " | ".join(get_args(Mode)), [mode in get_args(Mode) for mode in self.modes])
         _refuse("validation_share", self.validation_share, "0 to below 1", [0 <= self.validation_share < 1])
         _refuse("target", self.target, " | ".join(self.datasets), [name in self.datasets for name in self.target])
+        for name, dataset in self.datasets.items():
+            _refuse(f"datasets, {name}", dataset.folds, "folds: 0, or at least 2", [_is_count(dataset.folds)])
+        if any(dataset.folds for dataset in self.datasets.values()):
+            wrong = [name for name, row in self.initializations.items() if row.pretrain is not None]
+            _refuse("initializations", wrong, "no pretrain beside folds: it would see the films left out", [not wrong])
         for name, row in self.initializations.items():
             field_name = f"initializations, {name}"
             _refuse(field_name, row.baseline, " | ".join(BASELINES), [row.baseline in (None, *BASELINES)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -41,6 +42,7 @@ class CellErrors:
         patients: by film: whose it is; the film's own name where nobody says.
         facts: of ``metrics.json``: reader, labels, distance between readers.
         done: of ``done.json``: commit, date, machine, seconds.
+        seeds: of the draw; of folds all that were measured.
     """
 
     cell: Cell
@@ -50,6 +52,7 @@ class CellErrors:
     patients: pd.Series
     facts: Mapping[str, Any]
     done: Mapping[str, Any]
+    seeds: tuple[int, ...]
 
     @classmethod
     def load(cls, cell: Cell, work: Path, patients: Mapping[str, str]) -> CellErrors | None:
@@ -81,6 +84,27 @@ class CellErrors:
             pd.Series({film: patients.get(film, film) for film in errors.index}),
             json.loads((folder / "evaluation" / "metrics.json").read_text(encoding="utf-8"))["info"],
             json.loads((folder / "done.json").read_text(encoding="utf-8")),
+            (cell.seed,),
+        )
+
+    @classmethod
+    def pooled(cls, folds: Sequence[CellErrors]) -> CellErrors:
+        """The finished folds of a cross-validation as one.
+
+        Args:
+            folds: at least one, each with films of its own.
+
+        Returns:
+            Their errors.
+        """
+        commits = " ".join(sorted({fold.done["commit"] for fold in folds}))
+        return dataclasses.replace(
+            folds[0],
+            errors=pd.concat([fold.errors for fold in folds]),
+            leak_free=pd.concat([fold.leak_free for fold in folds]),
+            patients=pd.concat([fold.patients for fold in folds]),
+            done={**folds[0].done, "commit": commits, "date": max(fold.done["date"] for fold in folds)},
+            seeds=tuple(seed for fold in folds for seed in fold.seeds),
         )
 
     def summary(self, part: str = "") -> dict[str, Any]:
@@ -168,6 +192,9 @@ def gather(study: Study, work: Path) -> list[StudyRow]:
     for cell in study.cells():
         if (found := CellErrors.load(cell, work, patients[cell.dataset])) is not None:
             groups.setdefault((cell.dataset, cell.labels, cell.initialization, cell.mode), []).append(found)
+    groups = {
+        key: [CellErrors.pooled(found)] if study.datasets[key[0]].folds else found for key, found in groups.items()
+    }
     datasets, starts = list(study.datasets), list(study.initializations)
 
     def place(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -182,8 +209,10 @@ def gather(study: Study, work: Path) -> list[StudyRow]:
 
 def _patients(dataset: StudyDataset) -> dict[str, str]:
     """Film -> patient, of a dataset's measured part."""
-    items = Datalist.load(dataset.datalist).sections.get(dataset.section, [])
-    return {item["id"]: item["patient"] for item in items if item.get("patient")}
+    measured = [
+        item for part, item in Datalist.load(dataset.datalist).items() if dataset.folds or part == dataset.section
+    ]
+    return {item["id"]: item["patient"] for item in measured if item.get("patient")}
 
 
 def records(study: Study, rows: Sequence[StudyRow], command: str = "") -> list[dict[str, Any]]:
@@ -206,7 +235,7 @@ def _row_records(study: Study, row: StudyRow, command: str) -> list[dict[str, An
     place += "/finetune" if cell.mode == "full" else "/probe"
     done = [one.done for one in row.cells]
     shared = {
-        "seeds": [one.cell.seed for one in row.cells],
+        "seeds": [seed for one in row.cells for seed in one.seeds],
         "command": command,
         "commit": " ".join(sorted({one["commit"] for one in done})),
         "date": max(one["date"] for one in done),
@@ -214,7 +243,7 @@ def _row_records(study: Study, row: StudyRow, command: str) -> list[dict[str, An
         "split": facts.get("split") or dataset.section,
         "reader": facts.get("reader") or "",
         "labels": facts.get("labels") or cell.labels,
-        "notes": "native pixels, <=, pooled over points",
+        "notes": "native pixels, <=, pooled over points" + (f", {dataset.folds} folds" if dataset.folds else ""),
     }
     films = row.cells[0].leak_free
     found = []
@@ -305,10 +334,12 @@ def markdown(study: Study, rows: Sequence[StudyRow]) -> str:
 def _conditions(study: Study, rows: Sequence[StudyRow]) -> str:
     facts, films = rows[0].cells[0].facts, rows[0].cells[0].leak_free
     unit = "mm" if rows[0].unit == "mm" else "percent of the film's diagonal (no spacing is known)"
+    folds = study.datasets[rows[0].cell.dataset].folds
+    split = f"cross-validation, {folds} folds, pooled" if folds else facts.get("split")
     said = [
         f"Target: {facts.get('reader') or 'the one reader there is'}",
-        f"measured on {len(films)} films ({facts.get('split')}), of which {int(films.sum())} have no near-duplicate "
-        "among the training films (leak-free)",
+        f"measured on {len(films)} films ({split}), of which {int(films.sum())} have no near-duplicate among the "
+        "training films (leak-free)",
         f"errors in {unit} on the films' own pixels, pooled over points, rates with <=",
         "labels count those that validate",
         "values are means over the seeds with the lowest and the highest seed",

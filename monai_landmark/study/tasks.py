@@ -52,7 +52,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """``pretrained``, ``sources`` or ``cells``."""
+        """``folds``, ``pretrained``, ``sources`` or ``cells``."""
         return self.name.split("/", 1)[0]
 
     def identity(self) -> str:
@@ -90,15 +90,13 @@ def study_tasks(study: Study) -> list[Task]:
         study: the study.
 
     Returns:
-        The pre-trainings, trainings on source data, and cells.
+        The divisions into folds, pre-trainings, trainings on source data, and cells.
     """
     found: dict[str, Task] = {}
     for cell in study.cells():
         for one in (*reversed(_teachers(study, cell)), cell):
-            before = _preparation(study, one)
-            if before is not None:
-                found[before.name] = before
-            found[one.name] = cell_task(study, one)
+            for task in (*_preparations(study, one), cell_task(study, one)):
+                found[task.name] = task
     return list(found.values())
 
 
@@ -121,15 +119,15 @@ def cell_task(study: Study, cell: Cell) -> Task:
     Returns:
         Its task; the commands leave ``model`` and ``evaluation`` in its folder.
     """
-    row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
-    before, folder = _preparation(study, cell), f"{WORK}/{cell.name}"
-    start = row.start if before is None else f"{WORK}/{before.name}/model.safetensors"
+    row, dataset, folder = study.initializations[cell.initialization], _films(study, cell), f"{WORK}/{cell.name}"
+    before = _preparations(study, cell)
+    start = next((f"{WORK}/{task.name}/model.safetensors" for task in before if task.kind != "folds"), row.start)
     if row.baseline:
         commands = [_baseline(study, cell, start, dataset.section, f"{folder}/evaluation")]
     else:
         commands = _cell_training(study, cell, start, folder)
         commands.append(_evaluation(study, dataset, f"{folder}/model", dataset.section, f"{folder}/evaluation"))
-    needs = [] if before is None else [before.name]
+    needs = [task.name for task in before]
     if teachers := _teachers(study, cell):
         commands.insert(0, _teaching(study, teachers[0], f"{folder}/teacher"))
         needs.append(teachers[0].name)
@@ -210,12 +208,28 @@ def is_done(task: Task, work: str) -> bool:
     return False
 
 
-def _preparation(study: Study, cell: Cell) -> Task | None:
-    """What must be trained before a cell: once for all budgets and seeds."""
-    row = study.initializations[cell.initialization]
+def _films(study: Study, cell: Cell) -> StudyDataset:
+    """The films of a cell: its dataset's, or a fold of them."""
+    dataset = study.datasets[cell.dataset]
+    if not dataset.folds:
+        return dataset
+    return dataclasses.replace(dataset, datalist=f"{WORK}/folds/{cell.dataset}/{cell.seed}.json", section="test")
+
+
+def _preparations(study: Study, cell: Cell) -> list[Task]:
+    """What must be done before a cell: once for all budgets and seeds."""
+    row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
+    found = []
+    if dataset.folds:
+        name = f"folds/{cell.dataset}"
+        keys = {"datalist": dataset.datalist, "folds": dataset.folds, "output_dir": f"{WORK}/{name}"}
+        command = ("monai_landmark.study.folds", *_options(keys))
+        found.append(Task(name, (command,), (), _inputs([command], dataset.datalist)))
     if row.pretrain is not None:
-        return _pretraining(study, cell, row.pretrain)
-    return None if row.source is None else _source_training(study, cell, row.source)
+        found.append(_pretraining(study, cell, row.pretrain))
+    elif row.source is not None:
+        found.append(_source_training(study, cell, row.source))
+    return found
 
 
 def _pretraining(study: Study, cell: Cell, own: Mapping[str, Any]) -> Task:
@@ -247,7 +261,7 @@ def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Co
         "seed": cell.seed,
         "frozen": cell.mode == "frozen",
     }
-    row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
+    row, dataset = study.initializations[cell.initialization], _films(study, cell)
     if dataset.label_order:
         keys["label_order"] = dataset.label_order
     if row.teacher:
@@ -258,7 +272,7 @@ def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Co
 
 def _teaching(study: Study, teacher: Cell, output: str) -> Command:
     """The command by which a teacher predicts the films that may be trained on."""
-    row, dataset = study.initializations[teacher.initialization], study.datasets[teacher.dataset]
+    row, dataset = study.initializations[teacher.initialization], _films(study, teacher)
     if row.baseline:
         return _baseline(study, teacher, row.start, "training", output)
     return _evaluation(study, dataset, f"{WORK}/{teacher.name}/model", "training", output)
@@ -272,7 +286,7 @@ def _evaluation(study: Study, dataset: StudyDataset, model: str, section: str, o
 
 def _baseline(study: Study, cell: Cell, start: str, section: str, output: str) -> Command:
     """The command that measures a detector without training."""
-    row, dataset = study.initializations[cell.initialization], study.datasets[cell.dataset]
+    row, dataset = study.initializations[cell.initialization], _films(study, cell)
     keys = {"datalist": dataset.datalist, "section": section, "labels": cell.labels, "seed": cell.seed}
     keys |= {"architecture": row.architecture, "initialization": start, "output_dir": output}
     keys |= {"label_order": dataset.label_order} if dataset.label_order else {}

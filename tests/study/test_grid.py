@@ -29,6 +29,14 @@ def test_a_baseline_has_one_mode_and_a_source_is_not_its_own_target(make_study) 
     assert {cell.dataset for cell in only.cells()} == {"hand"}
 
 
+def test_folds_stand_in_place_of_seeds_and_budgets(make_study) -> None:
+    datasets = {"own": {"datalist": "a.json"}, "hand": {"datalist": "b.json", "folds": 3}}
+    study = make_study(datasets=datasets, initializations={"random": {}, "hand": {"source": "hand"}})
+    names = [cell.name for cell in study.cells() if cell.dataset == "hand"]
+    assert names == [f"cells/hand/all/random/full/s{fold}" for fold in range(3)]
+    assert sum(cell.dataset == "own" for cell in study.cells()) == 2 * 2 * 2
+
+
 def test_names_of_the_environment_are_filled_in(make_study, monkeypatch) -> None:
     monkeypatch.setenv("WEIGHTS", "/somewhere/w.pth")
     study = make_study(
@@ -54,6 +62,11 @@ def test_names_of_the_environment_are_filled_in(make_study, monkeypatch) -> None
         ({"initializations": {"a": {"source": "own", "pretrain": {"objective": "ddpm"}}}}, "initializations, a"),
         ({"initializations": {"a": {"weights": "x"}}}, "initializations, a"),
         ({"datasets": {"own": {}}}, "datasets, own"),
+        ({"datasets": {"own": {"datalist": "a.json", "folds": -1}}}, "datasets, own"),
+        (
+            {"datasets": {"own": {"datalist": "a.json", "folds": 2}}, "initializations": {"a": {"pretrain": {}}}},
+            "initializations",
+        ),
         ({"epochs": 3}, "study"),
     ],
 )

@@ -39,6 +39,26 @@ def test_rows_are_in_the_studys_order(finished) -> None:
     ]
 
 
+def test_folds_are_pooled_to_one_number(make_study, finish, tmp_path: Path) -> None:
+    study = make_study(
+        datasets={"own": {"datalist": str(tmp_path / "datalist.json"), "folds": 3}}, initializations={"a": {}, "b": {}}
+    )
+    parts = [slice(0, 2), slice(2, 7), slice(7, 12)]
+    names = [cell.name for cell in study.cells()]
+    for fold, films in enumerate(parts):
+        finish(study, names.index(f"cells/own/all/a/full/s{fold}"), 4.0, films=films)
+        if fold < 2:  # the last one is missing
+            finish(study, names.index(f"cells/own/all/b/full/s{fold}"), 1.0, films=films)
+    rows = gather(study, tmp_path / WORK)
+    by_name = {record["name"]: record for record in records(study, rows)}
+    found = by_name["own/test/all/a/finetune/mre_mm"]
+    assert found["value"] == pytest.approx(0.5 * 4 * finish.mean_px, abs=1e-4)  # every film weighs the same
+    assert found["n"] == 12 and found["seeds"] == [0, 1, 2] and "3 folds" in found["notes"]
+    gain = by_name["own/test/all/b/finetune/gain_mm"]
+    assert gain["value"] == pytest.approx(0.5 * 3 * finish.hard[:7].mean(), abs=1e-4) and gain["n"] == 7
+    assert "measured on 12 films (cross-validation, 3 folds, pooled)" in markdown(study, rows)
+
+
 def test_means_spread_and_gain_are_those_by_hand(finished) -> None:
     study, rows, finish = finished
     by_name = {record["name"]: record for record in records(study, rows, "the command")}

@@ -68,6 +68,19 @@ class TestCommands:
         assert third["spatial_size"] == "[9, 9]" and measure["model_dir"] == third["output_dir"]
         assert len(by_name["cells/own/5/random/frozen/s0"].commands) == 2
 
+    def test_folds_are_made_once_and_each_cell_sees_its_own(self, make_study) -> None:
+        datasets = {"own": {"datalist": "a.json"}, "hand": {"datalist": "b.json", "folds": 2}}
+        starts = {"random": {}, "shape": {"baseline": "mean_shape"}, "own": {"source": "own"}}
+        by_name = {task.name: task for task in study_tasks(make_study(datasets=datasets, initializations=starts))}
+        (made,) = (task for task in by_name.values() if task.kind == "folds")
+        assert made.commands[0][1:] == ("--datalist", "b.json", "--folds", "2", "--output_dir", f"{WORK}/folds/hand")
+        cell = by_name["cells/hand/all/own/full/s1"]
+        assert cell.needs == ("folds/hand", "sources/own/own")
+        assert options(cell.commands[0])["initialization"] == f"{WORK}/sources/own/own/model.safetensors"
+        assert [options(command)["datalist"] for command in cell.commands] == [f"{WORK}/folds/hand/1.json"] * 2
+        shape = by_name["cells/hand/all/shape/full/s0"].commands[0]
+        assert f"{WORK}/folds/hand/0.json" in shape and made.name in by_name["cells/hand/all/shape/full/s0"].needs
+
     def test_a_source_is_trained_once_with_all_its_labels(self, make_study) -> None:
         datasets = {"own": {"datalist": "a.json"}, "hand": {"datalist": "b.json", "train": {"epochs": 7}}}
         starts = {"random": {}, "hand": {"source": "hand", "start": "imagenet"}}
