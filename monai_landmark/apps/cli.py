@@ -27,6 +27,7 @@ COMMANDS = {
     "label": "label films with MONAI Label: predict, correct, train",
     "study": "measure label budgets and initializations against each other",
     "report": "write the HTML report of predictions again",
+    "verify": "look into a bundle or a weights file from elsewhere without running any of it",
 }
 
 
