@@ -17,20 +17,32 @@ from dicomweb_client.session_utils import create_session_from_user_pass
 from fastapi.responses import JSONResponse
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
+from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
 from starlette.exceptions import HTTPException
 
 from monai_landmark import __version__
+from monai_landmark.data.formats import read_films_by
+from monai_landmark.data.sandbox import FilmSandbox
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError, DataError
 from monai_landmark.label.checks import METHOD, MODEL, NotFoundError, RequestError, answer, check_tag
 from monai_landmark.label.datastore import FilmFolder, FilmPacs
 from monai_landmark.label.guard import Guard
 from monai_landmark.label.privacy import LOGGER, keep_logs_private
+from monai_landmark.label.review_routes import review_router
 from monai_landmark.label.service import LabelService, LabelSettings
 from monai_landmark.label.strategies import STRATEGIES
-from monai_landmark.label.tasks import BatchPrediction, ExpectedErrors, NextFilm, Prediction, Training, keep_score
+from monai_landmark.label.tasks import (
+    SCORE,
+    BatchPrediction,
+    ExpectedErrors,
+    NextFilm,
+    Prediction,
+    Training,
+    keep_score,
+)
 from monai_landmark.results.result import LandmarkResult
 
 __all__ = ["MODALITIES", "LandmarkApp", "label_settings"]
@@ -90,6 +102,7 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         keep_logs_private()
+        read_films_by(FilmSandbox().read)  # a film that crashes its decoder must not take the server along
         settings.MONAI_LABEL_SESSIONS = False  # they unpack archives that clients send
         settings.MONAI_LABEL_AUTO_UPDATE_SCORING = False  # a process for each film that is asked for
         self.service = LabelService(label_settings(conf, app_dir))
@@ -192,6 +205,8 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
             application.user_middleware = [entry for entry in middleware if entry.cls.__name__ != "CORSMiddleware"]
         for kind in (DataError, ValueError, MONAILabelException, HTTPException, Exception):
             application.add_exception_handler(kind, _respond)
+        authorize = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
+        application.include_router(review_router(self.service, lambda: self._datastore, SCORE, authorize))
         guarded = application.build_middleware_stack()
         authenticated = bool(settings.MONAI_LABEL_AUTH_ENABLE)
         application.middleware_stack = Guard(

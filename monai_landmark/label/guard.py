@@ -44,6 +44,7 @@ ROUTES: dict[str, frozenset[str]] = {
     r"/datastore/image/info": frozenset({"GET"}),
     r"/datastore/label": frozenset({"GET", "HEAD", "PUT", "DELETE"}),
     r"/datastore/label/info": frozenset({"GET", "PUT"}),
+    r"/review/?|/review/[a-z_]{1,40}\.(html|css|js|svg)|/review/api/(schema|films|points|pixels)": frozenset({"GET"}),
 }
 _FILM_KEYS = ("image", "id", "label")
 _UPLOAD = "/datastore/image"  # whose film need not be known: the server gives it an id

@@ -63,7 +63,7 @@ def start_server(studies: str, conf: Mapping[str, str], host: str = "127.0.0.1",
     words += [word for key, value in conf.items() for word in ("--conf", key, value)]
     main = Main()
     main.start_server_init_settings(main.args_parser().parse_args(words))
-    LOGGER.info("films at http://%s:%d, addresses at http://%s:%d/docs", host, port, host, port)
+    LOGGER.info("review films at http://%s:%d/review/, addresses at http://%s:%d/docs", host, port, host, port)
     uvicorn.run("monailabel.app:app", host=host, port=port, log_config=log_config(), access_log=False)
 
 
