@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from monai_landmark.errors import ConfigurationError, DataError
 from monai_landmark.networks import model_card
 from monai_landmark.results.collect import landmark_result
 from monai_landmark.results.result import LandmarkResult
+from monai_landmark.safety import open_config
 
 __all__ = ["LandmarkPredictor"]
 
@@ -26,10 +27,12 @@ class LandmarkPredictor:
         bundle: folder of the bundle.
         model_dir: folder that ``train`` wrote; the bundle's ``models`` by default.
         device: a torch device; a GPU if there is one by default.
+        trust: SHA-256 of an ``inference.yaml`` that may run whatever it does, see
+            :func:`monai_landmark.safety.open_config`.
         **overrides: further keys of ``inference.yaml``; ``calibration=None`` leaves ``uncertainty.json`` alone.
 
     Raises:
-        ConfigurationError: if the folder is not a bundle.
+        ConfigurationError: if the folder is no bundle, or its configuration does more than one from elsewhere may.
         WeightsError: if the weights are absent or do not fit, or the calibration is of other weights.
     """
 
@@ -38,13 +41,13 @@ class LandmarkPredictor:
         bundle: str | PathLike[str],
         model_dir: str | PathLike[str] | None = None,
         device: str | None = None,
+        trust: Sequence[str] = (),
         **overrides: Any,
     ) -> None:
         config = Path(bundle) / "configs" / "inference.yaml"
         if not config.is_file():
             raise ConfigurationError("not a bundle", file=config, action="give a folder that has this file")
-        parser = ConfigParser()
-        parser.read_config(config)
+        parser = open_config(config, trust)
         parser.update({"bundle_root": str(bundle), "films": [], **overrides})
         if model_dir is not None:
             parser["model_dir"] = str(model_dir)

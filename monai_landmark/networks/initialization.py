@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.files import file_sha256
 from monai_landmark.networks.diffusion_unet import SIZES
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
 from monai_landmark.networks.feature_probe import HEAD_WIDTH, FeatureProbe, FrozenFeatures
@@ -263,6 +264,20 @@ def trained_schema(model_dir: str | PathLike[str], default: str) -> str:
     return str(file) if file.is_file() else str(trained(model_dir, "schema", default))
 
 
+def _refuse_changed(file: Path) -> None:
+    """Refuse weights that are not those of the card beside them; the card states the hash of one file only."""
+    stated = model_card(file.parent).get("sha256") if file.name == "model.safetensors" else None
+    if stated is not None and file_sha256(file) != stated:
+        raise WeightsError(
+            "not the weights that were trained here",
+            file=file,
+            field="sha256",
+            value=file_sha256(file),
+            expected=f"{stated}, as model.json says",
+            action="copy model.safetensors and model.json again, both from where they came",
+        )
+
+
 class TrainedWeights:
     """Handler that fills a network with the weights that ``train`` wrote, every tensor of it.
 
@@ -289,9 +304,10 @@ class TrainedWeights:
             engine: unused; lets this be an event handler.
 
         Raises:
-            WeightsError: if the file is absent, damaged, or not of this very network.
+            WeightsError: if the file is absent, damaged, not the one of ``model.json``, or not of this very network.
         """
         weights = read_state_dict(self.path)
+        _refuse_changed(Path(self.path))
         try:
             self.network.load_state_dict(weights)
         except RuntimeError as error:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from monai_landmark.errors import WeightsError
+from monai_landmark.safety.tensors import check_torch_file, check_weights, refuse_inflated
 
 __all__ = ["TransferReport", "load_encoder_weights", "read_state_dict", "transfer_weights"]
 
@@ -58,8 +59,13 @@ def read_state_dict(path: str | PathLike[str]) -> StateDict:
     file = Path(path)
     if not file.is_file():
         raise WeightsError("no such weights file", file=file, action="check the path; nothing is downloaded")
+    plain = file.suffix == ".safetensors"
+    if plain:
+        check_weights(file)
+    else:
+        check_torch_file(file)
     try:
-        content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        content = load_file(file) if plain else torch.load(file, "cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise WeightsError("damaged or not a weights file", file=file, value=str(error)) from error
     except Exception as error:  # what the restricted unpickler raises depends on what it met
@@ -75,6 +81,7 @@ def read_state_dict(path: str | PathLike[str]) -> StateDict:
             break
     if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise WeightsError("is not a state dict", file=file, value=type(content).__name__, expected="name -> tensor")
+    refuse_inflated(content, file)
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 

@@ -20,7 +20,7 @@ from monai_landmark.safety.documents import MOST_BYTES, parse_document
 
 __all__ = ["TRUST_HELP", "open_config"]
 
-TRUST_HELP = "SHA-256 of a bundle's configuration that was read and may run, whatever it does"
+TRUST_HELP = "SHA-256 of a bundle's configuration that you have read and that may do anything; may be repeated"
 _LOGGER = logging.getLogger(__name__)
 
 

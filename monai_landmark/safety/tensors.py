@@ -81,7 +81,7 @@ def check_torch_file(path: str | PathLike[str], name: str | None = None) -> None
             raise
         raise WeightsError("is a damaged archive", file=name, value=str(error), action="get it again") from error
     if unsafe:
-        problem = "a pickle that makes or calls more than tensors"
+        problem = "is not opened: its pickle makes or calls more than tensors"
         raise WeightsError(problem, file=name, field="data.pkl", value=", ".join(sorted(unsafe)), action=_CONVERT)
 
 

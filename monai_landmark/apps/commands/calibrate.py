@@ -13,6 +13,7 @@ from rich.table import Table
 from monai_landmark.apps.calibrate import CALIBRATION_SECTIONS, CalibrationRun, calibrate
 from monai_landmark.apps.commands.tables import reason_table, show_progress
 from monai_landmark.apps.predict import LandmarkPredictor
+from monai_landmark.safety import TRUST_HELP
 
 HELP = "fit regions and referrals on annotated films that are neither test nor training films"
 
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the films for the scales")
     parser.add_argument("--bundle", type=Path, default=Path("bundles/xray_landmarks"), help="folder of the bundle")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    parser.add_argument("--trust", action="append", default=[], metavar="SHA256", help=TRUST_HELP)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: if films, model or settings do not fit.
     """
-    predictor = LandmarkPredictor(args.bundle, args.model_dir, args.device, calibration=None)
+    predictor = LandmarkPredictor(args.bundle, args.model_dir, args.device, args.trust, calibration=None)
     done = calibrate(
         predictor,
         args.datalist,

@@ -21,6 +21,7 @@ from monai_landmark.results.files import write_csv
 from monai_landmark.results.measurements import write_measurements_csv
 from monai_landmark.results.result import LandmarkResult
 from monai_landmark.results.writers import DICOM_FILES, RESULT_FILES, write_dicom_files, write_result_files
+from monai_landmark.safety import TRUST_HELP
 
 HELP = "find the landmarks of films and write them as JSON, CSV, 3D Slicer markups and pictures"
 
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for DICOM films also a structured report <id>.sr.dcm, a presentation state <id>.gsps.dcm",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    parser.add_argument("--trust", action="append", default=[], metavar="SHA256", help=TRUST_HELP)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise FilmError("no film found", file=args.films[0], action="give films, or a folder of films")
     if args.dicom:
         import_highdicom()  # says what to install before the first film, not after it
-    predictor = LandmarkPredictor(args.bundle, args.model_dir, args.device)
+    predictor = LandmarkPredictor(args.bundle, args.model_dir, args.device, args.trust)
     console, results, left_out = Console(), [], []
     for item in track(items, description="predicting", console=console, disable=not console.is_terminal):
         try:
