@@ -158,7 +158,7 @@ def calibrate(
         risk=risk,
         scales=scales,
         scale_films=gathered.films[:count],
-        views=predictor.views,
+        inference=predictor.inference,
     )
     return CalibrationRun(calibration, errors_mm, expected_mm, gathered.calibration_error(), left_out)
 

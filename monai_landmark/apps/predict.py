@@ -55,7 +55,7 @@ class LandmarkPredictor:
             parser["device"] = f"$torch.device('{torch.device(device)}')"
         self.schema = parser.get_parsed_content("landmarks")
         self.card = model_card(parser.get_parsed_content("model_dir"))
-        self.views: list[list[float]] = parser.get_parsed_content("views")
+        self.inference: dict[str, Any] = parser.get_parsed_content("inference")
         self.calibration = _calibration(parser)
         self.device: torch.device = parser.get_parsed_content("device")
         self.network = parser.get_parsed_content("network").eval()

@@ -4,6 +4,7 @@ from monai_landmark.engines.averaging import AverageHandler
 from monai_landmark.engines.batches import image_and, image_told_source, loss_of, lower_is_better
 from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, save_model
 from monai_landmark.engines.guards import NonFiniteLossGuard
+from monai_landmark.engines.mixture import MixtureInferer, inference_facts
 from monai_landmark.engines.precision import PrecisionInferer
 from monai_landmark.engines.progress import ProgressHandler, TransferReportHandler
 from monai_landmark.engines.randomness import Draw, DrawSampler, KeyedDataset, KeyedSteps
@@ -18,6 +19,7 @@ __all__ = [
     "DrawSampler",
     "KeyedDataset",
     "KeyedSteps",
+    "MixtureInferer",
     "ModelSaver",
     "NonFiniteLossGuard",
     "PrecisionInferer",
@@ -30,6 +32,7 @@ __all__ = [
     "file_sha256",
     "image_and",
     "image_told_source",
+    "inference_facts",
     "loss_of",
     "lower_is_better",
     "replace_file",

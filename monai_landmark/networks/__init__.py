@@ -6,6 +6,7 @@ from monai_landmark.networks.feature_probe import FeatureProbe, FrozenFeatures, 
 from monai_landmark.networks.features import FeatureTaps
 from monai_landmark.networks.initialization import (
     TrainedWeights,
+    ensemble_members,
     landmark_network,
     model_card,
     trained,
@@ -28,6 +29,7 @@ __all__ = [
     "NoisyLandmarkUNet",
     "TrainedWeights",
     "TransferReport",
+    "ensemble_members",
     "frozen_features",
     "landmark_network",
     "model_card",

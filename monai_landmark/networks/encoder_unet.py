@@ -67,9 +67,10 @@ class EncoderLandmarkUNet(nn.Module):
             whole network of this kind fills the decoder too: denoising pre-training writes it, and so does `train`,
             whose result can go on learning on a finer grid.
         decoder_channels: widths of the decoder, the full grid last; of an encoder with fewer levels the last ones.
+        dropout: share of the last feature maps that is dropped in training (whole maps, Tompson et al., CVPR 2015).
 
     Raises:
-        ConfigurationError: if the encoder has more levels than there are decoder channels.
+        ConfigurationError: if the encoder has more levels than there are decoder channels, or the share is none.
         WeightsError: if ``weights_file`` moves nothing into the encoder.
     """
 
@@ -83,8 +84,11 @@ class EncoderLandmarkUNet(nn.Module):
         pretrained: bool = False,
         weights_file: str | PathLike[str] | None = None,
         decoder_channels: Sequence[int] = (128, 96, 64, 32, 24),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigurationError("not a share", field="dropout", value=dropout, expected="at least 0, below 1")
         self.architecture = encoder
         load_timm = pretrained and weights_file is None
         self.encoder = timm.create_model(encoder, features_only=True, in_chans=in_channels, pretrained=load_timm)
@@ -100,6 +104,7 @@ class EncoderLandmarkUNet(nn.Module):
             full_grid = len(self.decoder) == len(skips) - 1
             self.decoder.append(_DecoderLevel(deep, skip, out, convolutions=1 if full_grid else 2))
             deep = out
+        self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(deep, landmarks, kernel_size=1)
         nn.init.normal_(self.head.weight, std=0.01)
         if weights_file is not None:
@@ -139,7 +144,7 @@ class EncoderLandmarkUNet(nn.Module):
             ``(B, K, H, W)`` logits, one map per landmark on the grid of the film.
         """
         *_, deep = self.maps(image)
-        logits: torch.Tensor = self.head(deep)
+        logits: torch.Tensor = self.head(self.dropout(deep))
         return logits
 
     def maps(self, image: torch.Tensor) -> Iterator[torch.Tensor]:

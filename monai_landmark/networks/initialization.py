@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import timm
+import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -24,6 +25,7 @@ from monai_landmark.networks.weights import read_state_dict
 __all__ = [
     "LandmarkNetwork",
     "TrainedWeights",
+    "ensemble_members",
     "landmark_network",
     "model_card",
     "trained",
@@ -46,6 +48,7 @@ def landmark_network(
     noise: bool = False,
     schedule: Mapping[str, Any] | None = None,
     probe: Mapping[str, Any] | None = None,
+    dropout: float = 0.0,
     **options: Any,
 ) -> LandmarkNetwork:
     """Build a landmark network and fill it.
@@ -65,6 +68,8 @@ def landmark_network(
         schedule: the noise, see :func:`~monai_landmark.networks.noise_levels.noise_scheduler`; ``model.json`` beside
             the weights file by default.
         probe: of a frozen network: ``levels``, ``combine`` and the ``width`` of the head.
+        dropout: of a timm encoder's network: share of the last feature maps that is dropped in training, and drawn
+            anew by :class:`monai_landmark.engines.MixtureInferer`.
         **options: passed on to the network.
 
     Returns:
@@ -79,6 +84,8 @@ def landmark_network(
     if architecture == "auto":
         architecture = _stated_architecture(weights_file)
     levels = _noise_levels(timesteps, noise, schedule, weights_file)
+    if dropout:
+        options["dropout"] = dropout
     if probe and not frozen:
         problem = "a network that is trained as a whole has no probe"
         raise ConfigurationError(problem, field="probe", value=dict(probe), action="set frozen=True")
@@ -104,6 +111,9 @@ def _whole_network(
             )
         return EncoderLandmarkUNet(landmarks, architecture, pretrained=imagenet, **options)
     _refuse_diffusion(architecture, imagenet)
+    if "dropout" in options:
+        action = "train without it, or a timm encoder"
+        raise ConfigurationError("the diffusion U-Net has no dropout", field="dropout", action=action)
     size = architecture.removeprefix(_DIFFUSION)
     if levels.scheduler is None and len(levels) == 1:
         return LandmarkUNet(landmarks, size=size, timestep=levels.timesteps[0], **options)
@@ -168,7 +178,8 @@ def transfer_settings(network: nn.Module) -> dict[str, Any]:
         network: made by :func:`landmark_network`.
 
     Returns:
-        JSON facts ``frozen``, ``timesteps``, ``noise``, ``schedule`` and ``probe``, for the model card.
+        JSON facts for the model card: ``frozen``, ``timesteps``, ``noise``, ``schedule`` and ``probe``, and ``dropout``
+        where there is any.
     """
     frozen = isinstance(network, FeatureProbe)
     if isinstance(network, FeatureProbe):
@@ -185,6 +196,8 @@ def transfer_settings(network: nn.Module) -> dict[str, Any]:
     if isinstance(network, FeatureProbe):
         features, width = network.features, network.head.width
         settings["probe"] = {"levels": list(features.levels), "combine": features.combine, "width": width}
+    elif isinstance(network, EncoderLandmarkUNet) and network.dropout.p:
+        settings["dropout"] = network.dropout.p
     return settings
 
 
@@ -248,6 +261,46 @@ def trained_network(landmarks: int, architecture: str, model_dir: str | PathLike
         WeightsError: if ``model.json`` is damaged.
     """
     return landmark_network(landmarks, architecture, **model_card(model_dir).get("transfer", {}))
+
+
+def ensemble_members(
+    folders: Sequence[str | PathLike[str]],
+    model_dir: str | PathLike[str],
+    landmarks: int,
+    device: torch.device | str = "cpu",
+) -> list[LandmarkNetwork]:
+    """Further trained networks that may be asked beside one.
+
+    Args:
+        folders: that ``train`` wrote.
+        model_dir: folder of the network that they stand beside.
+        landmarks: number of landmarks K.
+        device: where they run.
+
+    Returns:
+        The networks, filled, in evaluation mode.
+
+    Raises:
+        WeightsError: one of another schema or grid, or whose weights are absent or do not fit.
+    """
+    own = model_card(model_dir)
+    found = []
+    for folder in folders:
+        card = model_card(folder, required="architecture")
+        for fact in ("schema", "spatial_size"):
+            if card.get(fact) != own.get(fact):
+                raise WeightsError(
+                    "a member of another kind than the network",
+                    file=Path(folder) / "model.json",
+                    field=fact,
+                    value=card.get(fact),
+                    expected=str(own.get(fact)),
+                    action="name folders that were trained on the same landmarks and grid",
+                )
+        network = trained_network(landmarks, card["architecture"], folder)
+        TrainedWeights(network, Path(folder) / "model.safetensors")()
+        found.append(network.eval().to(device))
+    return found
 
 
 def trained_schema(model_dir: str | PathLike[str], default: str) -> str:

@@ -47,7 +47,7 @@ class Calibration:
             needs scores that were not fitted to the same films.
         scales: ``(K,)`` a landmark's expected error is its scale times its map's expected radial error, see
             :func:`monai_landmark.uncertainty.fit_error_scales`; 1 where nothing was fitted.
-        views: rotation in degrees and scale of the views whose maps were averaged.
+        inference: how the maps were made, see :func:`monai_landmark.engines.inference_facts`.
         level: share of regions that hold their landmark.
         factors: ``(K,)`` a region's radius is ``factor * (expected error + 0.1 mm)``; inf: too few films for a region.
         fixed_radii_mm: ``(K,)`` radii that do not look at the film, at the same level; inf likewise.
@@ -64,7 +64,7 @@ class Calibration:
     films: tuple[str, ...]
     scale_films: tuple[str, ...]
     scales: FloatArray
-    views: tuple[tuple[float, float], ...]
+    inference: Mapping[str, Any]
     level: float
     factors: FloatArray
     fixed_radii_mm: FloatArray
@@ -88,7 +88,7 @@ class Calibration:
         risk: float = 0.05,
         scales: ArrayLike | None = None,
         scale_films: Sequence[str] = (),
-        views: Sequence[Sequence[float]] = ((0.0, 1.0),),
+        inference: Mapping[str, Any] | None = None,
     ) -> Calibration:
         """Fit on named films.
 
@@ -104,7 +104,7 @@ class Calibration:
             risk: share of a film's landmarks that may be gross errors and pass.
             scales: ``(K,)``; None: 1.
             scale_films: what they were fitted on.
-            views: that were averaged.
+            inference: how the maps were made; None: nobody says.
 
         Returns:
             The calibration.
@@ -137,7 +137,7 @@ class Calibration:
             films=tuple(films),
             scale_films=tuple(scale_films),
             scales=np.ones(len(names)) if scales is None else np.asarray(scales, dtype=np.float64),
-            views=_views(views),
+            inference=dict(inference or {}),
             level=level,
             factors=factors,
             fixed_radii_mm=conformal_quantile(errors, level),
@@ -226,7 +226,7 @@ class Calibration:
             raise _unreadable(path, "wrong keys", sorted(set(document) ^ wanted), ", ".join(sorted(wanted)))
         values = {field.name: document[field.name] for field in fields(cls)}
         try:
-            values["views"] = _views(values["views"])
+            values["inference"] = dict(values["inference"])
             for key in ("scales", "factors", "fixed_radii_mm"):
                 values[key] = np.array([_number(value) for value in values[key]], dtype=np.float64)
             for key in ("names", "sections", "films", "scale_films"):
@@ -238,20 +238,18 @@ class Calibration:
             raise _unreadable(path, "not a calibration", str(error), "what `calibrate` wrote") from error
 
     @classmethod
-    def of_model(
-        cls, model_dir: str | PathLike[str], views: Sequence[Sequence[float]] | None = None
-    ) -> Calibration | None:
+    def of_model(cls, model_dir: str | PathLike[str], inference: Mapping[str, Any] | None = None) -> Calibration | None:
         """The calibration of a trained network.
 
         Args:
             model_dir: folder of the weights.
-            views: that will be averaged; None: not known.
+            inference: how the maps will be made; None: not known.
 
         Returns:
             The calibration; None where there is none.
 
         Raises:
-            ConfigurationError: the file cannot be read, or was made with other views.
+            ConfigurationError: the file cannot be read, or was made with maps of another kind.
             WeightsError: it belongs to other weights.
         """
         file = Path(model_dir) / CALIBRATION_FILE
@@ -267,24 +265,22 @@ class Calibration:
                 expected=str(weights),
                 action="run `python -m monai_landmark calibrate` for these weights, or delete the file",
             )
-        if views is not None and calibration.views != _views(views):
+        if inference is not None and calibration.inference != inference:
             raise ConfigurationError(
-                "the calibration of other views",
+                "the calibration of maps that were made in another way",
                 file=file,
-                field="views",
-                value=calibration.views,
-                expected=str(_views(views)),
-                action="run `python -m monai_landmark calibrate` with these views, or delete the file",
+                field="inference",
+                value=dict(calibration.inference),
+                expected=str(dict(inference)),
+                action="run `python -m monai_landmark calibrate` in this way, or delete the file",
             )
         return calibration
 
 
-def _views(values: Any) -> tuple[tuple[float, float], ...]:
-    return tuple((_number(degrees), _number(scale)) for degrees, scale in values)
-
-
 def _plain(value: Any) -> Any:
     """For strict JSON: infinity is null."""
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, tuple | np.ndarray):
         return [_plain(item) for item in value]
     if isinstance(value, float | np.floating):

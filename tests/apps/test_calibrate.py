@@ -160,5 +160,5 @@ def test_the_calibration_of_other_weights_stops_a_prediction(calibrated: Path, t
     (tmp_path / "model" / "model.json").write_text(json.dumps(card | {"sha256": "0" * 64}))
     with pytest.raises(WeightsError, match="other weights"):
         LandmarkPredictor(BUNDLE, tmp_path / "model", "cpu")
-    with pytest.raises(ConfigurationError, match="other views"):
+    with pytest.raises(ConfigurationError, match="another way"):
         LandmarkPredictor(BUNDLE, calibrated, "cpu", **ONE_VIEW)

@@ -18,12 +18,14 @@ from monai.bundle import run
 from PIL import Image
 from pydicom import FileDataset, FileMetaDataset, dcmread
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from safetensors.torch import load_file, save_file
 
 import monai_landmark.results
 from monai_landmark.apps.cli import main
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.synthetic import synthesize_film, write_synthetic_dataset
 from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.files import file_sha256
 from monai_landmark.results.structured_report import read_structured_report
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "xray_landmarks"
@@ -70,6 +72,31 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dicom(folder / "one.dcm", film.pixels, film.spacing_mm)
     Image.fromarray((synthesize_film(2, (200, 216)).pixels >> 8).astype(np.uint8)).save(folder / "two.png")
     return folder
+
+
+def test_every_member_of_an_ensemble_is_heard(model: Path, films: Path, tmp_path: Path) -> None:
+    first, other = tmp_path / "first", tmp_path / "other"
+    weights, card = load_file(model / "model.safetensors"), json.loads((model / "model.json").read_text())
+    for folder, factor in ((first, 1e3), (other, -1e3)):  # two steps leave the last layer near 0: nearly even maps
+        folder.mkdir()
+        scaled = {name: tensor * factor if ".out.2." in name else tensor for name, tensor in weights.items()}
+        save_file(scaled, folder / "model.safetensors")
+        card = {**json.loads((model / "model.json").read_text()), "sha256": file_sha256(folder / "model.safetensors")}
+        (folder / "model.json").write_text(json.dumps(card))
+    item = {"image": str(films / "one.dcm"), "id": "one"}
+    alone, twice, mixed = (
+        LandmarkPredictor(BUNDLE, first, "cpu", calibration=None, members=members)(item)
+        for members in ([], [str(first)], [str(other)])
+    )
+    np.testing.assert_allclose(twice.points_px, alone.points_px, atol=1e-3)  # one opinion heard twice
+    np.testing.assert_allclose(twice.expected_error_mm, alone.expected_error_mm, rtol=1e-3)
+    assert np.nanmax(np.abs(mixed.expected_error_mm / alone.expected_error_mm - 1)) > 0.05
+    (other / "model.json").write_text(
+        json.dumps({**json.loads((model / "model.json").read_text()), "schema": "isbi19"})
+    )
+    with pytest.raises(RuntimeError) as caught:
+        LandmarkPredictor(BUNDLE, first, "cpu", members=[str(other)])
+    assert "another kind" in str(caught.value.__cause__)
 
 
 def write_dicom(path: Path, pixels: Any, spacing_mm: tuple[float, float]) -> None:

@@ -191,6 +191,11 @@ class TestTransfer:
         with torch.no_grad():
             torch.testing.assert_close(again(self.IMAGE), network(self.IMAGE))
 
+    def test_dropout_is_on_the_card(self):
+        network = landmark_network(2, "tf_efficientnet_lite0", dropout=0.2)
+        again = landmark_network(2, "tf_efficientnet_lite0", **transfer_settings(network))
+        assert again.dropout.p == 0.2 and again.state_dict().keys() == network.state_dict().keys()
+
     def test_the_card_of_an_encoder_too(self):
         network = landmark_network(3, "test_efficientnet", **ENCODER)
         assert isinstance(landmark_network(3, "test_efficientnet", **transfer_settings(network)), EncoderLandmarkUNet)

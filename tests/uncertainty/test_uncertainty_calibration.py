@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from monai_landmark.data.datalist import Datalist
+from monai_landmark.engines import inference_facts
 from monai_landmark.errors import ConfigurationError, DataError, WeightsError
 from monai_landmark.uncertainty import Calibration
 
@@ -135,13 +136,17 @@ def test_a_network_without_the_file_is_not_calibrated(tmp_path: Path) -> None:
     assert Calibration.of_model(tmp_path) is None
 
 
-def test_the_calibration_of_other_views_is_refused(tmp_path: Path) -> None:
-    calibration = fitted(views=[[0, 1], [4, 1]])
-    calibration.save(tmp_path)
+def test_the_calibration_of_another_way_to_the_maps_is_refused(tmp_path: Path) -> None:
+    inference = inference_facts([[0, 1], [4, 1]])
+    fitted(inference=inference).save(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(CARD))
-    assert Calibration.of_model(tmp_path, [[0, 1.0], [4.0, 1]]) is not None
-    with pytest.raises(ConfigurationError, match="other views"):
-        Calibration.of_model(tmp_path, [[0, 1]])
+    assert Calibration.of_model(tmp_path, inference_facts([(0.0, 1.0), (4.0, 1)])) is not None
+    for other in (inference_facts([[0, 1]]), inference_facts([[0, 1], [4, 1]], 5)):
+        with pytest.raises(ConfigurationError, match="another way"):
+            Calibration.of_model(tmp_path, other)
+    (tmp_path / "member").mkdir()
+    (tmp_path / "member" / "model.json").write_text(json.dumps(CARD))
+    assert inference_facts([[0, 1]], members=[tmp_path / "member"])["members"] == [CARD["sha256"]]
 
 
 def test_the_calibration_of_other_weights_is_refused(tmp_path: Path) -> None:
@@ -163,7 +168,7 @@ def test_the_calibration_of_other_weights_is_refused(tmp_path: Path) -> None:
         ("factors", [1.0, -1.0, 1.0]),
         ("scales", [1.0, None, 1.0]),
         ("scales", [1.0, 0.0, 1.0]),
-        ("views", [[0.0]]),
+        ("inference", [3]),
         ("films", [1, 2]),
         ("sections", ["test"]),
         ("scale_films", ["v0"]),
