@@ -57,7 +57,7 @@ def label_settings(conf: Mapping[str, str], app_dir: str) -> LabelSettings:
 
     Args:
         conf: ``model_dir``, ``bundle``, ``pretrained``, ``schema``, ``architecture``, ``spatial_size`` ("H W"),
-            ``device``, ``spacing`` ("ROW_MM COL_MM"); all may be absent.
+            ``device``, ``spacing`` ("ROW_MM COL_MM"), ``trust`` (SHA-256); all may be absent.
         app_dir: whose ``model`` folder is the default for ``model_dir``.
 
     Returns:
@@ -85,6 +85,7 @@ def label_settings(conf: Mapping[str, str], app_dir: str) -> LabelSettings:
         architecture=conf.get("architecture") or None,
         spatial_size=(int(size[0]), int(size[1])) if size else None,
         device=conf.get("device") or None,
+        trust=tuple(conf.get("trust", "").split()),
         spacing=check_spacing(spacing, field="spacing") if spacing else None,
     )
 

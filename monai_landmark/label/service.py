@@ -24,6 +24,7 @@ from monai_landmark.label.checks import RequestError, whole_number
 from monai_landmark.label.rounds import ModelRounds
 from monai_landmark.networks import frozen_features, landmark_network, model_card, trained_schema
 from monai_landmark.results.result import LandmarkResult
+from monai_landmark.safety import open_config
 from monai_landmark.study.frozen_films import FilmVectors
 
 __all__ = ["LabelService", "LabelSettings", "Score", "film_score"]
@@ -48,6 +49,7 @@ class LabelSettings:
         spatial_size: (H, W) of a first training's grid; None: as the weights' ``model.json`` says, else the bundle's.
         device: a torch device; None: a GPU if there is one.
         spacing: ``(row_mm, col_mm)`` of every film, when the user knows it.
+        trust: SHA-256 of configurations that may run whatever they do, see :func:`monai_landmark.safety.open_config`.
     """
 
     model_dir: Path
@@ -58,6 +60,7 @@ class LabelSettings:
     spatial_size: tuple[int, int] | None = None
     device: str | None = None
     spacing: tuple[float, float] | None = None
+    trust: tuple[str, ...] = ()
 
 
 class LabelService:
@@ -165,6 +168,7 @@ class LabelService:
         root = self.settings.model_dir.absolute()
         save_datalist(Datalist("labels of this server", self._schema_path(), root, {"training": list(items)}), datalist)
         words = {"datalist": str(datalist), "output_dir": str(folder), "bundle_root": str(self.settings.bundle), **keys}
+        open_config(self.settings.bundle / "configs" / "train.yaml", self.settings.trust)
         _run_bundle(self.settings.bundle, words, report)
         self.rounds.accept(folder)
         return {"round": folder.name, "films": len(items), "sha256": self.model_sha256()}
@@ -192,8 +196,11 @@ class LabelService:
         if current is None:
             raise _untrained()
         if self._loaded is None or self._loaded[0] != current:
-            self._loaded = (current, LandmarkPredictor(self.settings.bundle, current, self.settings.device))
+            self._loaded = (current, self._predictor_of(current))
         return self._loaded[1]
+
+    def _predictor_of(self, folder: Path) -> LandmarkPredictor:
+        return LandmarkPredictor(self.settings.bundle, folder, self.settings.device, self.settings.trust)
 
     def _current_weights(self) -> Path | None:
         current = self.rounds.current()

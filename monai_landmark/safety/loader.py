@@ -42,6 +42,8 @@ def open_config(path: str | PathLike[str], trust: Sequence[str] = ()) -> ConfigP
         if not re.fullmatch(r"[0-9a-f]{64}", word):
             problem, expected = "no SHA-256", "64 hexadecimal digits, as sha256sum prints them"
             raise ConfigurationError(problem, field="--trust", value=word, expected=expected, action="copy it whole")
+    if not path.is_file():
+        raise ConfigurationError("no such configuration", file=path, action="give the folder of a bundle")
     with path.open("rb") as stream:
         data = stream.read(max(MOST_BYTES.values()) + 1)
     sha256 = hashlib.sha256(data).hexdigest()

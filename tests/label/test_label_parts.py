@@ -172,10 +172,15 @@ def test_service_without_a_model_says_so(tmp_path: Path, film: Path) -> None:
 
 def test_a_training_that_fails_leaves_the_model(tmp_path: Path, film: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    service = LabelService(LabelSettings(tmp_path, bundle=tmp_path / "no bundle", schema="chest6"))
+    (tmp_path / "bundle" / "configs").mkdir(parents=True)
+    (tmp_path / "bundle" / "configs" / "train.yaml").write_text("train: $@nothing\n")
+    service = LabelService(LabelSettings(tmp_path, bundle=tmp_path / "bundle", schema="chest6"))
     item = {"image": str(film), "id": "one", "patient": "one", "size": [80, 50], "spacing": None}
     item |= {"spacing_source": "none", "landmarks": POINTS.tolist(), "visibility": [2] * 6}
     with pytest.raises(ConfigurationError, match="training failed"):
+        service.train([item], {}, print)
+    (tmp_path / "bundle" / "configs" / "train.yaml").write_text("train: \"$__import__('os').getcwd()\"\n")
+    with pytest.raises(ConfigurationError, match="not opened"):
         service.train([item], {}, print)
     assert service.rounds.current() == tmp_path
 

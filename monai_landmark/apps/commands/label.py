@@ -7,6 +7,7 @@ from pathlib import Path
 
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.label.server import start_server, write_app
+from monai_landmark.safety import TRUST_HELP
 
 HELP = "label films with MONAI Label: predict, correct, train"
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     start.add_argument("--modalities", nargs="+", metavar="CODE", help="of the PACS (default: CR DX RG PX IO)")
     start.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    start.add_argument("--trust", action="append", metavar="SHA256", help=TRUST_HELP)
     start.add_argument("--host", default="127.0.0.1", help="address to listen on; others need authentication")
     start.add_argument("--port", type=int, default=8000)
     start.add_argument("--max-upload-mib", type=int, default=256, metavar="MIB", help="larger requests are refused")
@@ -60,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     words = {"schema": args.schema, "architecture": args.architecture, "device": args.device}
     conf |= {key: word for key, word in words.items() if word is not None}
     lists = {"spatial_size": args.spatial_size, "spacing": args.spacing, "modalities": args.modalities}
+    lists["trust"] = args.trust
     conf |= {key: " ".join(map(str, values)) for key, values in lists.items() if values is not None}
     start_server(args.studies, {**conf, "max_upload_mib": str(args.max_upload_mib)}, args.host, args.port)
     return 0
