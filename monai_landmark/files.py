@@ -16,7 +16,7 @@ __all__ = ["file_sha256", "replace_file", "write_text"]
 
 
 @contextmanager
-def replace_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+def replace_file(path: str | PathLike[str], keep: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of ``path`` when all of it is on disk.
 
     A new file gets the mode that the user's umask gives, an old one keeps its own. A link stays: the file that it leads
@@ -24,6 +24,7 @@ def replace_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
     Args:
         path: the file to write, left as it was if the block raises; its folder is made when absent.
+        keep: where the file that is replaced goes; in the same folder.
 
     Yields:
         A binary file object.
@@ -44,6 +45,8 @@ def replace_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         if target.exists():
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            if keep is not None:
+                os.replace(target, keep)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

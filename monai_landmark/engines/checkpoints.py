@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -20,6 +24,9 @@ from monai_landmark.errors import WeightsError
 from monai_landmark.files import file_sha256, replace_file, write_text
 
 __all__ = ["ModelSaver", "TrainingStateSaver", "save_model"]
+
+_LOGGER = logging.getLogger(__name__)
+_DIGEST = "sha256"
 
 
 def _refuse_non_finite(weights: Mapping[str, Any]) -> None:
@@ -99,7 +106,9 @@ class TrainingStateSaver:
     """Handler that keeps everything a stopped run needs to go on, and goes on from it.
 
     Wherever it stands among the handlers, it writes after all others of an epoch's end, so that what they change
-    (schedule, average) is in the file.
+    (schedule, average) is in the file. The file before it is kept as ``previous_...``: where the last one turns out to
+    be damaged, the run says so and goes on from there. A run that the system ends (SIGTERM) says where its state is and
+    leaves with exit code 143.
 
     Args:
         objects: names and things with ``state_dict`` and ``load_state_dict`` (network, optimizer, schedule, average).
@@ -112,6 +121,8 @@ class TrainingStateSaver:
         self, objects: Mapping[str, Any], path: str | PathLike[str], resume: bool = True, save: bool = True
     ) -> None:
         self.objects, self.path, self.resume, self.save = dict(objects), Path(path), resume, save
+        self.previous = self.path.with_name(f"previous_{self.path.name}")
+        self._saved = 0
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer.
@@ -122,11 +133,27 @@ class TrainingStateSaver:
         engine.add_event_handler(Events.STARTED, self.load)
         if self.save:
             engine.add_event_handler(Events.STARTED, self._write_last)
+            engine.add_event_handler(Events.STARTED, self._mind_the_system)
 
     def _write_last(self, engine: Engine) -> None:
         if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
             engine.remove_event_handler(self, Events.EPOCH_COMPLETED)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _mind_the_system(self, engine: Engine) -> None:
+        """Turn SIGTERM into an end that says where the run goes on."""
+        if threading.current_thread() is not threading.main_thread():  # only there may a signal be caught
+            return
+
+        def leave(*_: Any) -> None:
+            """Say what is kept, and end the process."""
+            where = f"the same command goes on from step {self._saved}, kept in {self.path}"
+            kept = where if self._saved else "no epoch was complete, so the same command starts anew"
+            _LOGGER.warning("ended by the system (SIGTERM) in step %d; %s", engine.state.iteration, kept)
+            raise SystemExit(128 + signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, leave)
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _restore(before))
 
     def load(self, engine: Engine) -> None:
         """Go on from the checkpoint, if there is one.
@@ -135,25 +162,47 @@ class TrainingStateSaver:
             engine: the trainer; its epoch and iteration are set.
 
         Raises:
-            WeightsError: if the checkpoint is damaged or of another run.
+            WeightsError: if the checkpoint is of another run, or both it and the one before are damaged.
         """
-        if not (self.resume and self.path.is_file()):
+        state = self._read() if self.resume else None
+        if state is None:
             return
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
             for name, thing in self.objects.items():
                 thing.load_state_dict(state[name])
-        except Exception as error:  # what a damaged file raises depends on where it is damaged
-            raise WeightsError(
-                "the run cannot go on from this checkpoint",
-                file=self.path,
-                value=f"{type(error).__name__}: {error}",
-                action="remove it, or choose another output folder, to start anew",
-            ) from error
+        except Exception as error:  # what does not fit is told in many ways
+            raise self._unusable(error) from error
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        self._saved = engine.state.iteration
         sampler = getattr(engine.state.dataloader, "sampler", None)
         if isinstance(sampler, DrawSampler):
             sampler.start = state["epoch"] * sampler.draws
+
+    def _read(self) -> dict[str, Any] | None:
+        """The newest state that is whole; None where nothing was written yet."""
+        files = [file for file in (self.path, self.previous) if file.is_file()]
+        damage: Exception | None = None
+        for file in files:
+            try:
+                state = _checked_state(file)
+            except Exception as error:  # what a damaged file raises depends on where it is damaged
+                damage = error
+                continue
+            if file == self.previous:
+                what = "is missing" if damage is None else f"is damaged ({damage})"
+                _LOGGER.warning("%s %s; going on from step %d of %s", self.path, what, state["iteration"], file)
+            return state
+        if damage is not None:
+            raise self._unusable(damage) from damage
+        return None
+
+    def _unusable(self, error: Exception) -> WeightsError:
+        return WeightsError(
+            "the run cannot go on from this checkpoint",
+            file=self.path,
+            value=f"{type(error).__name__}: {error}",
+            action="remove it, or choose another output folder, to start anew",
+        )
 
     def __call__(self, engine: Engine) -> None:
         """Write the checkpoint.
@@ -163,9 +212,65 @@ class TrainingStateSaver:
 
         Raises:
             ValueError: if a weight is not finite; the file stays as it was.
+            WeightsError: if it cannot be written, e.g. to a full disk; the last one stays.
         """
-        state = {name: thing.state_dict() for name, thing in self.objects.items()}
+        state: dict[str, Any] = {name: thing.state_dict() for name, thing in self.objects.items()}
         for content in state.values():
             _refuse_non_finite(content)
-        with replace_file(self.path) as stream:
-            torch.save({**state, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, stream)
+        state |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        try:
+            with replace_file(self.path, keep=self.previous) as stream:
+                torch.save({**state, _DIGEST: _digest(state)}, stream)
+        except (OSError, RuntimeError) as error:  # torch's writer turns the first into the second
+            raise WeightsError(
+                "the state of the run could not be written",
+                file=self.path,
+                value=f"{type(error).__name__}: {error}",
+                action=f"make room; the same command goes on from step {self._saved}",
+            ) from error
+        self._saved = engine.state.iteration
+
+
+def _restore(handler: Any) -> Callable[..., None]:
+    """A handler that gives SIGTERM back to whom it belonged, and passes an exception on."""
+
+    def restore(_: Engine, error: BaseException | None = None) -> None:
+        """Give it back."""
+        signal.signal(signal.SIGTERM, handler)
+        if error is not None:
+            raise error
+
+    return restore
+
+
+def _checked_state(file: Path) -> dict[str, Any]:
+    """A checkpoint that is what was written, tensor for tensor."""
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    digest = state.pop(_DIGEST, None)
+    if digest is not None and digest != _digest(state):  # None: written before there was one
+        raise ValueError("its content is not what was written")
+    return state
+
+
+def _digest(content: Any) -> str:
+    """SHA-256 of nested containers of tensors and numbers, the same on every device."""
+    sha = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        """One value, and what it holds."""
+        if isinstance(value, torch.Tensor):
+            plain = value.detach().cpu().contiguous()
+            sha.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+            sha.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                sha.update(repr(key).encode())
+                add(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            sha.update(repr(value).encode())
+
+    add(content)
+    return sha.hexdigest()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +33,21 @@ from monai_landmark.engines import (
 )
 from monai_landmark.errors import WeightsError
 from monai_landmark.networks import read_state_dict
+
+if os.name != "nt":
+    import resource
+
+
+def spoil(file: Path, damage: str) -> None:
+    """Cut a file, take it away, or turn one bit in the bytes of its largest tensor."""
+    content = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+        return
+    if damage == "one bit":
+        weight = torch.load(file, weights_only=True)["network"]["0.weight"]
+        content[content.index(weight.numpy().tobytes())] ^= 1
+    file.write_bytes(content[:3000] if damage == "truncated" else content)
 
 
 class TestSaveModel:
@@ -175,16 +194,60 @@ class TestStopAndResume:
             saver(toy.trainer)
         assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
-    @pytest.mark.parametrize("damage", ["truncated", "of another network"])
-    def test_a_checkpoint_that_does_not_fit_is_named(self, tmp_path, damage):
-        Toy(tmp_path, 1).run()
-        file = tmp_path / "checkpoint.pt"
-        if damage == "truncated":
-            file.write_bytes(file.read_bytes()[:3000])
-        else:
-            torch.save({"network": nn.Linear(1, 1).state_dict(), "epoch": 1, "iteration": 3}, file)
+    @pytest.mark.parametrize("damage", ["truncated", "one bit", "gone"])
+    def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(self, tmp_path, damage, caplog):
+        whole = Toy(tmp_path / "whole", 5).run()
+        Toy(tmp_path / "stopped", 3).run()
+        file = tmp_path / "stopped" / "checkpoint.pt"
+        spoil(file, damage)
+        with caplog.at_level(logging.WARNING):
+            again = Toy(tmp_path / "stopped", 5).run()
+        assert again.losses == whole.losses[6:]  # from the second epoch on
+        said = "is missing" if damage == "gone" else "is damaged"
+        assert said in caplog.text and "going on from step 6 of" in caplog.text
+
+    @pytest.mark.parametrize("damage", ["truncated", "one bit"])
+    def test_two_damaged_checkpoints_are_an_error(self, tmp_path, damage):
+        Toy(tmp_path, 2).run()
+        for name in ("checkpoint.pt", "previous_checkpoint.pt"):
+            spoil(tmp_path / name, damage)
         with pytest.raises(WeightsError, match=r"checkpoint\.pt.*cannot go on"):
-            Toy(tmp_path, 2).run()
+            Toy(tmp_path, 3).run()
+
+    def test_a_checkpoint_of_another_network_is_named_and_not_passed_over(self, tmp_path):
+        Toy(tmp_path, 2).run()
+        torch.save({"network": nn.Linear(1, 1).state_dict(), "epoch": 1, "iteration": 3}, tmp_path / "checkpoint.pt")
+        with pytest.raises(WeightsError, match=r"checkpoint\.pt.*cannot go on"):
+            Toy(tmp_path, 3).run()
+
+    @pytest.mark.skipif(os.name == "nt", reason="the limit on a file's size is POSIX")
+    def test_a_full_disk_leaves_the_last_checkpoint(self, tmp_path):
+        toy = Toy(tmp_path, 1).run()
+        before = (tmp_path / "checkpoint.pt").read_bytes()
+        saver = TrainingStateSaver({"network": toy.network}, tmp_path / "checkpoint.pt")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write fails as on a full disk
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            with pytest.raises(WeightsError, match=r"could not be written.*make room"):
+                saver(toy.trainer)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert (tmp_path / "checkpoint.pt").read_bytes() == before
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.pt"]
+
+    def test_ended_by_the_system_it_says_where_it_goes_on(self, tmp_path, caplog):
+        before = signal.getsignal(signal.SIGTERM)
+        whole = Toy(tmp_path / "whole", 3).run()
+        assert signal.getsignal(signal.SIGTERM) == before
+        toy = Toy(tmp_path / "ended", 3)
+        toy.trainer.add_event_handler(Events.ITERATION_STARTED(once=5), lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        with caplog.at_level(logging.WARNING), pytest.raises(SystemExit) as ended:
+            toy.run()
+        assert ended.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+        assert "in step 5; the same command goes on from step 3" in caplog.text
+        assert whole.losses[:3] + Toy(tmp_path / "ended", 3).run().losses == whole.losses
 
     def test_processes_other_than_the_first_do_not_write(self, tmp_path):
         trainer = Engine(lambda engine, batch: None)
