@@ -1,0 +1,98 @@
+"""Is the uncertainty worth something? Trained networks are calibrated on films that they have not seen, and measured.
+
+python benchmarks/uncertainty.py runs/model_s0 runs/model_s1 runs/model_s2 --datalist runs/isbi2015/datalist.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import monai_landmark
+from monai_landmark.files import write_text
+from monai_landmark.networks import model_card
+from monai_landmark.uncertainty import CALIBRATION_FILE
+
+MEASURES = {"ere_auroc_4mm": "", "ere_spearman": "", "coverage90": "%", "referral20_gain": "%", "radius90_mm": "mm"}
+
+
+def main() -> None:
+    """Calibrate, measure, and write the records."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path, nargs="+", help="folders that train wrote, one for each seed")
+    parser.add_argument("--datalist", type=Path, required=True)
+    parser.add_argument("--name", default="isbi2015/test1/25/best", help="of the records")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/uncertainty.json"))
+    args = parser.parse_args()
+    found = [measured(model, args.datalist) for model in args.models]
+    cards = [model_card(model) for model in args.models]
+    facts = {
+        "n": found[0]["films"],
+        "seeds": [card["seed"] for card in cards],
+        "command": "python benchmarks/uncertainty.py MODELS --datalist DATALIST",
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {platform.processor() or 'CPU'}",
+        "split": "calibrated on films of 001-150 that are neither labels nor near-duplicates, test 151-300",
+        "reader": "mean of senior and junior",
+        "labels": cards[0]["label_budget"],
+        "near_duplicates": "kept",
+        "notes": "conformal regions of level 0.9 for each landmark; referral of single landmarks, films pooled",
+    }
+    records = []
+    for measure, unit in MEASURES.items():
+        values = [values_of(one)[measure] for one in found]
+        print(f"{measure:16s}", *(f"{value:8.3f}" for value in values), f"   mean {statistics.mean(values):.3f} {unit}")
+        spread = [round(min(values), 4), round(max(values), 4)]
+        value = round(statistics.mean(values), 4)
+        records.append({"name": f"{args.name}/{measure}", "value": value, "unit": unit, "interval": spread, **facts})
+    write_text(args.out, json.dumps(records, indent=1) + "\n")
+
+
+def measured(model: Path, datalist: Path) -> dict[str, Any]:
+    """The report's uncertainty of one network; what was done before is not done again."""
+    if not (model / CALIBRATION_FILE).is_file():
+        run("monai_landmark", "calibrate", "--model-dir", model, "--datalist", datalist)
+    output = model / "calibrated_evaluation"
+    if not (output / "metrics.json").is_file():
+        config = "bundles/xray_landmarks/configs/evaluate.yaml"
+        words = ["--datalist", datalist, "--model_dir", model, "--output_dir", output]
+        run("monai.bundle", "run", "evaluate", "--config_file", config, *words)
+    metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    return dict(metrics["uncertainty"])
+
+
+def values_of(found: Mapping[str, Any]) -> dict[str, float]:
+    """The measures of one network."""
+    rows = found["landmarks"]
+    count = sum(row["n"] for row in rows)
+    return {
+        "ere_auroc_4mm": found["auroc"],
+        "ere_spearman": found["spearman"],
+        "coverage90": sum(row["covered_percent"] * row["n"] for row in rows) / count,
+        "referral20_gain": 100 * next(one["gain"] for one in found["referral"] if one["by"] == "landmark"),
+        "radius90_mm": statistics.mean(row["median_radius_mm"] for row in rows),
+    }
+
+
+def run(*words: object) -> None:
+    """One of the package's commands."""
+    subprocess.run([sys.executable, "-m", *map(str, words)], check=True)
+
+
+def commit() -> str:
+    """Of the source that runs."""
+    command = ["git", "-C", str(Path(monai_landmark.__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
