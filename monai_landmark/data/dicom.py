@@ -6,13 +6,14 @@ institution never enter the process.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -22,6 +23,7 @@ from pydicom.uid import UID, RLELossless
 from monai_landmark.data.codestream import codestream_size
 from monai_landmark.data.dicom_gray import grayscale_of
 from monai_landmark.data.dicom_header import ATTRIBUTES, Header
+from monai_landmark.data.dicom_structure import read_attributes
 from monai_landmark.data.film import Film, check_film_file, check_film_size, merge_equal_channels
 from monai_landmark.data.grayscale import LookupTable, Window, render_gray
 from monai_landmark.data.spacing import SPACING_TAGS, spacing_from_tags
@@ -65,7 +67,12 @@ TRANSFER_SYNTAXES = {
 # Decoders in order of preference, the fastest that is right first. The order is fixed here, and not left to pydicom, so
 # that an unrelated package that brings a decoder along changes no pixel.
 _DECODERS = ("pyjpegls", "pylibjpeg", "gdcm", "pydicom")
-_DECODERS_OF = {_SYNTAX + ".4.50": ("pillow", *_DECODERS)}
+_DECODERS_OF = {
+    _SYNTAX + ".4.50": ("pillow", *_DECODERS),
+    # CharLS, behind pyjpegls, can work ten seconds on three damaged kilobytes
+    _SYNTAX + ".4.80": ("pylibjpeg", *_DECODERS),
+    _SYNTAX + ".4.81": ("pylibjpeg", *_DECODERS),
+}
 
 _FACTS = {
     "modality": "Modality",
@@ -74,6 +81,8 @@ _FACTS = {
     "laterality": "ImageLaterality",
     "photometric": "PhotometricInterpretation",
 }
+# Its messages quote the values of attributes, and tell again what is raised.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 _CONVERT = "convert it to Explicit VR Little Endian with the archive's own tool, or export it again"
 
 
@@ -153,7 +162,7 @@ def _check_syntax(file: Path) -> str:
 
 def _parse(file: Path) -> Dataset:
     try:
-        return dcmread(file, specific_tags=[*ATTRIBUTES])
+        return read_attributes(file, ATTRIBUTES)
     except Exception as error:
         raise _broken(file, error) from None
 
@@ -181,7 +190,8 @@ def _check_kind(header: Header) -> None:
         action = "export the one frame that is the film"
         raise header.error("the file holds several frames", "NumberOfFrames", frames, "1", action)
     rows, columns = header.integer("Rows"), header.integer("Columns")
-    check_film_size(rows, columns, file=header.file, field="Rows (0028,0010) x Columns (0028,0011)")
+    field = "Rows (0028,0010) x Columns (0028,0011)"
+    check_film_size(rows, columns, file=header.file, field=field)
     photometric, samples = header.text("PhotometricInterpretation"), header.integer("SamplesPerPixel", 1)
     gray = photometric in ("MONOCHROME1", "MONOCHROME2")
     if samples != (1 if gray else 3) or not (gray or photometric == "RGB" or photometric.startswith("YBR_")):
@@ -189,6 +199,8 @@ def _check_kind(header: Header) -> None:
         expected = "MONOCHROME1 or MONOCHROME2 with 1 sample, or RGB/YBR with 3 equal ones"
         raise header.error("the film is not gray", "PhotometricInterpretation", found, expected, "export it as gray")
     _check_bits(header)
+    pixel_bytes = samples * header.integer("BitsAllocated") // 8
+    check_film_size(rows, columns, file=header.file, field=field, pixel_bytes=pixel_bytes)
     if header.value("PixelData") is None:
         raise header.error(
             "the file has no pixels, or is cut short before them", "PixelData", None, "an image", "copy the film again"
@@ -214,16 +226,18 @@ def _decode(header: Header, syntax: str) -> NDArray[Any]:
     uid = UID(syntax)
     plugin = _decoder(header, uid)
     try:
-        if uid.is_encapsulated and uid != RLELossless:
+        if not uid.is_encapsulated:
+            _check_native_length(header, size)
+        elif uid != RLELossless:
             _check_codestream(header, size)
         codes: NDArray[Any] = pixel_array(header.dataset, decoding_plugin=plugin)
-    except FilmError:
+    except (FilmError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # a panic of the decoder in Rust is no Exception
         problem = f"the pixels cannot be decoded, the file is broken or cut short ({type(error).__name__})"
         action = "copy or export the film again"
         raise header.error(problem, "PixelData", TRANSFER_SYNTAXES[syntax], None, action) from None
-    if codes.ndim == 3:
+    if codes.ndim == 3 and codes.shape[-1] == 3:
         field = f"PhotometricInterpretation {ATTRIBUTES['PhotometricInterpretation']}"
         codes = merge_equal_channels(codes, file=header.file, field=field)
     if codes.shape != size:
@@ -232,9 +246,22 @@ def _decode(header: Header, syntax: str) -> NDArray[Any]:
     return native
 
 
+def _check_native_length(header: Header, size: tuple[int, int]) -> None:
+    """Uncompressed pixels fill the film: a row or column too much means that Rows or Columns is wrong."""
+    pixel_bytes = header.integer("SamplesPerPixel", 1) * header.integer("BitsAllocated") // 8
+    expected, found = size[0] * size[1] * pixel_bytes, len(header.dataset.PixelData)
+    if not header.text("PhotometricInterpretation").endswith("_422") and not 0 <= found - expected < max(
+        min(size) * pixel_bytes, 2
+    ):
+        problem = "the pixels are of another size than Rows and Columns say, or are cut short"
+        raise header.error(problem, "PixelData", f"{found} bytes", f"{expected} bytes", "copy or export the film again")
+
+
 def _check_codestream(header: Header, size: tuple[int, int]) -> None:
     """The compressed image states its size too, and a decoder would believe that one."""
-    stated = codestream_size(get_frame(header.dataset.PixelData, 0, number_of_frames=1))
+    frame = get_frame(header.dataset.PixelData, 0, number_of_frames=1)
+    check_film_size(*size, file=header.file, field=f"PixelData {ATTRIBUTES['PixelData']}", stored_bytes=len(frame))
+    stated = codestream_size(frame)
     if stated != size:
         problem = "the compressed image is broken, or of another size than Rows and Columns say"
         raise header.error(problem, "PixelData", stated, str(size), "copy or export the film again")

@@ -13,12 +13,27 @@ from numpy.typing import NDArray
 from monai_landmark.data.spacing import FilmSpacing
 from monai_landmark.errors import FilmError
 
-__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "Film", "check_film_file", "check_film_size", "merge_equal_channels"]
+__all__ = [
+    "MAX_DECODED_BYTES",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "MAX_PIXELS_PER_BYTE",
+    "Film",
+    "check_film_file",
+    "check_film_size",
+    "merge_equal_channels",
+]
 
 #: A larger film is refused before it is decoded; the largest real ones (stitched spines) have about 40 million pixels.
-MAX_PIXELS = 2**26
+MAX_PIXELS = 48_000_000
 #: A larger file is refused before it is opened.
 MAX_FILE_BYTES = 2**30
+#: A film that would take more memory than this once it is decoded is refused before; 64 bits a pixel are no film's.
+MAX_DECODED_BYTES = 2**27
+#: Pixels for each byte of a compressed film, beyond which the size that it states is not believed. Films take more than
+#: 0.1 bit a pixel; only films of more than :data:`_SMALL` pixels are held to it, for smaller ones cost nothing.
+MAX_PIXELS_PER_BYTE = 256
+_SMALL = 2**22
 # JPEG's color conversion may round the three channels of a gray film apart by this share of the full range.
 _GRAY_TOLERANCE = 2 / 255
 
@@ -74,7 +89,15 @@ def check_film_file(path: str | PathLike[str]) -> Path:
     return file
 
 
-def check_film_size(rows: int, columns: int, *, file: str | PathLike[str], field: str) -> None:
+def check_film_size(
+    rows: int,
+    columns: int,
+    *,
+    file: str | PathLike[str],
+    field: str,
+    pixel_bytes: int = 1,
+    stored_bytes: int | None = None,
+) -> None:
     """Refuse an impossible size by the header alone, before any pixel is decoded.
 
     Args:
@@ -82,10 +105,32 @@ def check_film_size(rows: int, columns: int, *, file: str | PathLike[str], field
         columns: width in pixels.
         file: the film, for the message.
         field: where the size is written, for the message.
+        pixel_bytes: length of a decoded pixel, all its channels together.
+        stored_bytes: length of the stored pixels, where it is known.
 
     Raises:
-        FilmError: an empty side, or more than :data:`MAX_PIXELS` pixels.
+        FilmError: an empty side, more than :data:`MAX_PIXELS` pixels or :data:`MAX_DECODED_BYTES` bytes, or far more
+            than the stored bytes can hold.
     """
+    pixels = rows * columns
+    if pixels * pixel_bytes > MAX_DECODED_BYTES:
+        raise FilmError(
+            "the size of the film is impossible",
+            file=file,
+            field=field,
+            value=f"{rows} x {columns} of {pixel_bytes} bytes",
+            expected=f"at least 1 x 1 and at most {MAX_PIXELS} pixels in {MAX_DECODED_BYTES} bytes",
+            action="export the film again at its own resolution, gray, 8 or 16 bits",
+        )
+    if stored_bytes is not None and pixels > max(_SMALL, MAX_PIXELS_PER_BYTE * stored_bytes):
+        raise FilmError(
+            "the size of the film is impossible",
+            file=file,
+            field=field,
+            value=f"{rows} x {columns} in {stored_bytes} bytes",
+            expected=f"at most {MAX_PIXELS_PER_BYTE} pixels a byte",
+            action="copy or export the film again",
+        )
     if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:
         raise FilmError(
             "the size of the film is impossible",

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Grayscale", "LookupTable", "Window", "WindowFunction", "render_gray"]
 
+_BLOCK_PIXELS = 2**20
+
 WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 
@@ -122,10 +124,27 @@ def render_gray(codes: NDArray[Any], grayscale: Grayscale) -> tuple[NDArray[np.f
     codes = np.ascontiguousarray(codes).view(f"u{grayscale.bits_allocated // 8}")
     table = grayscale.shown_values()
     if grayscale.padding is None:
-        return table.astype(np.float32)[codes], None
+        return _look_up(table, codes), None
     stored = grayscale.stored_values()
     padded = (grayscale.padding[0] <= stored) & (stored <= grayscale.padding[1])
-    counts = np.bincount(codes.ravel(), minlength=len(table))
+    counts = sum(
+        (np.bincount(part.ravel(), minlength=len(table)) for part in _blocks(codes)),
+        np.zeros(len(table), dtype=np.intp),
+    )
     film = (counts > 0) & ~padded
     table[padded] = table[film].min() if film.any() else 0.0
-    return table.astype(np.float32)[codes], float(counts[padded].sum() / codes.size)
+    return _look_up(table, codes), float(counts[padded].sum() / codes.size)
+
+
+def _blocks(codes: NDArray[Any]) -> list[NDArray[Any]]:
+    """Views of some rows each: numpy turns what it indexes with into 8 bytes a pixel, of a large film half a GB."""
+    rows = max(_BLOCK_PIXELS // max(codes.shape[1], 1), 1)
+    return [codes[start : start + rows] for start in range(0, len(codes), rows)]
+
+
+def _look_up(table: NDArray[np.float64], codes: NDArray[Any]) -> NDArray[np.float32]:
+    values = table.astype(np.float32)
+    film = np.empty(codes.shape, dtype=np.float32)
+    for part, shown in zip(_blocks(codes), _blocks(film), strict=True):
+        np.take(values, part, out=shown)
+    return film

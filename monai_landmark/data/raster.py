@@ -44,7 +44,8 @@ def read_raster(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
         with file.open("rb") as stream:
             picture = _open(stream)
             width, height = picture.size
-            check_film_size(height, width, file=file, field="image size")
+            sizes = {"pixel_bytes": _pixel_bytes(picture), "stored_bytes": file.stat().st_size}
+            check_film_size(height, width, file=file, field="image size", **sizes)
             _check_layout(picture, file)
             info = {"format": str(picture.format).lower(), "mode": picture.mode}
             pixels = _gray(picture, file)
@@ -61,7 +62,7 @@ def read_raster(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
     except Exception as error:
         # Pillow's decoders fail in many ways: OSError, SyntaxError, ValueError, struct.error ...
         raise FilmError(
-            f"the picture is broken, cut short or not a picture ({type(error).__name__}: {error})",
+            f"the picture is broken, cut short or not a picture ({type(error).__name__})",
             file=file,
             expected="one of " + ", ".join(RASTER_FORMATS),
             action="copy or export the film again",
@@ -75,6 +76,11 @@ def _open(stream: IO[bytes]) -> Image.Image:
         # our own limit is lower and is checked before decoding
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(stream, formats=RASTER_FORMATS)
+
+
+def _pixel_bytes(picture: Image.Image) -> int:
+    """Of a decoded pixel, as Pillow keeps it: 4 for color, 32-bit integers and floats."""
+    return 4 if picture.mode in ("I", "F") or len(picture.getbands()) > 1 else 2
 
 
 def _check_layout(picture: Image.Image, file: PathLike[str]) -> None:

@@ -24,6 +24,7 @@ empty says nothing and counts as absent.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -53,6 +54,8 @@ _ACTION = 'give the true spacing yourself (spacing_mm, or the datalist\'s "spaci
 _FACTOR_LIMITS = (1.0, 10.0)
 # DICOM decimal strings are rounded to 16 characters; over a 300 mm film this tolerance is 0.03 mm.
 _SAME = 1e-4
+# What float() takes as well, such as 1_0 for 10, is no decimal string (PS3.5 6.2).
+_DECIMAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ def _floats(values: Any) -> list[float] | None:
     items = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(items, (str, bytes)) or not isinstance(items, Sequence):
         return None
-    if any(isinstance(item, bool) for item in items):
+    texts = [getattr(item, "original_string", item) for item in items]
+    if any(isinstance(item, bool) for item in items) or any(
+        isinstance(text, str) and not _DECIMAL.fullmatch(text) for text in texts
+    ):
         return None
     try:
         return [float(item) for item in items]

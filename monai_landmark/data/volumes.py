@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from monai_landmark.errors import FilmError
 __all__ = ["read_metaimage", "read_nifti", "read_nrrd"]
 
 _HEADER_BYTES = 2**16
+_NO_TEXT = re.compile(rb"[^\t\n\r -~]|\r(?!\n)")
 # NIfTI's unit of length -> mm; a writer that states none means mm in practice, and the source says "uncalibrated"
 _UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
@@ -62,33 +64,44 @@ def read_nrrd(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
 def _read_itk(file: Path, image_io: str, spacing_mm: Any) -> Film:
     import SimpleITK as sitk  # takes half a second, and most films do not need it
 
-    _refuse_detached(file, image_io)
+    header = _attached_header(file, image_io)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
     reader.SetFileName(str(file))
     try:
         reader.ReadImageInformation()
-        size = _flat(reader.GetSize(), file)
+        size = _flat(reader.GetSize(), file, _itk_pixel_bytes(reader))
         spacing = spacing_from_header(reader.GetSpacing()[1::-1], file=file, field="spacing", user_mm=spacing_mm)
         pixels = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError as error:
+        _check_stored(file, header, pixels.nbytes, image_io)
+    except FilmError:
+        raise
+    except Exception as error:  # ITK's own are RuntimeErrors; text that is not UTF-8 is another kind
         raise _broken(file, error) from None
     channels = reader.GetNumberOfComponents()
     return _film(pixels.reshape(*size, channels) if channels > 1 else pixels.reshape(size), spacing, file)
 
 
-def _refuse_detached(file: Path, image_io: str) -> None:
-    """A header that names another file could make the reader open anything on the machine."""
+def _itk_pixel_bytes(reader: Any) -> int:
+    """All channels together; ITK names a type by its bits, such as ``16-bit unsigned integer``."""
+    import SimpleITK as sitk
+
+    bits = re.match(r"(?:vector of )?(\d+)-bit", sitk.GetPixelIDValueAsString(reader.GetPixelID()))
+    return int(reader.GetNumberOfComponents()) * (int(bits[1]) // 8 if bits else 8)
+
+
+def _attached_header(file: Path, image_io: str) -> bytes:
+    """The header, which must not name another file: the reader could be made to open anything on the machine."""
     with file.open("rb") as stream:
         head = stream.read(_HEADER_BYTES)
     if image_io == "NrrdImageIO":
-        header, complete, _ = head.replace(b"\r\n", b"\n").partition(b"\n\n")
-        attached = bool(complete) and not re.search(rb"(?im)^\s*data\s*file\s*:", header)
+        found = re.search(rb"\r?\n\r?\n", head)
+        attached = found is not None and not re.search(rb"(?im)^\s*data\s*file\s*:", head[: found.start()])
     else:
-        link = re.search(rb"(?im)^\s*ElementDataFile\s*[=:]\s*(\S+)", head)
-        attached = link is not None and link[1] == b"LOCAL"
-        header = head[: link.start()] if link else head
-    if not attached or re.search(rb"\r(?!\n)", header):
+        found = re.search(rb"(?im)^\s*ElementDataFile\s*[=:]\s*(\S+)[ \t]*\r?\n", head)
+        attached = found is not None and found[1] == b"LOCAL"
+    header = head[: found.end()] if found else head
+    if not attached or _NO_TEXT.search(header):
         raise FilmError(
             "the pixels are in another file, or the header is broken",
             file=file,
@@ -96,6 +109,33 @@ def _refuse_detached(file: Path, image_io: str) -> None:
             expected="pixels in the same file",
             action="save the film as one file",
         )
+    return header
+
+
+def _check_stored(file: Path, header: bytes, expected: int, image_io: str) -> None:
+    """The pixels fill the film, and the spacing is stated: ITK takes what is missing as 0 and 1 mm.
+
+    Raises:
+        ValueError: they do not, or it is not.
+        FilmError: the header states no spacing, which a damaged one does not either.
+    """
+    if image_io == "MetaImageIO" and not re.search(rb"(?im)^\s*Element(Spacing|Size)\s*[=:]", header):
+        action = "write ElementSpacing into the header, 1 1 where it is not known"
+        raise FilmError("the header states no spacing", file=file, field="ElementSpacing", action=action)
+    compressed = rb"(?im)^\s*CompressedData\s*[=:]\s*T|^\s*encoding\s*:\s*(gz|gzip)\s*$"
+    plain = rb"(?im)^\s*encoding\s*:\s*raw\s*$" if image_io == "NrrdImageIO" else rb""
+    with file.open("rb") as stream:
+        stream.seek(len(header))
+        if re.search(compressed, header):
+            unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # zlib or gzip, whose checksums ITK leaves unread
+            found = len(unpacker.decompress(stream.read(), expected + 1))
+            complete = unpacker.eof
+        elif re.search(plain, header):
+            found, complete = file.stat().st_size - len(header), True
+        else:
+            return
+    if not complete or found != expected:
+        raise ValueError(f"{found} bytes of pixels in place of {expected}")
 
 
 def read_nifti(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
@@ -115,10 +155,11 @@ def read_nifti(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
 
     file = check_film_file(path)
     try:
+        header = _raw_nifti_header(file)
+        unit = header.get_xyzt_units()[0]
+        zooms = [float(zoom) * _UNIT_MM[unit] for zoom in header["pixdim"][2:0:-1]]
         image = nibabel.load(file)
-        size = _flat(image.shape, file)
-        unit = image.header.get_xyzt_units()[0]
-        zooms = [float(zoom) * _UNIT_MM[unit] for zoom in image.header["pixdim"][2:0:-1]]
+        size = _flat(image.shape, file, header.get_data_dtype().itemsize)
         spacing = spacing_from_header(zooms, file=file, field=f"pixdim ({unit})", user_mm=spacing_mm)
         pixels = np.asanyarray((_unpacked(image, file) if file.suffix.lower() == ".gz" else image).dataobj)
     except FilmError:
@@ -132,6 +173,16 @@ def read_nifti(path: str | PathLike[str], spacing_mm: Any = None) -> Film:
     return _film(pixels.reshape(size[::-1]).T, spacing, file)
 
 
+def _raw_nifti_header(file: Path) -> Any:
+    """The header as it is; nibabel mends the one that it gives with a film: a pixel size of 0 becomes 1 there."""
+    import nibabel
+
+    with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
+        head = stream.read(544)
+    kind = nibabel.Nifti2Header if head[4:8] == b"n+2\0" else nibabel.Nifti1Header
+    return kind(head[: kind.template_dtype.itemsize], check=False)
+
+
 def _unpacked(image: Any, file: Path) -> Any:
     """The same image read to the end of its gzip stream, whose checksum nibabel would leave unread."""
     header = image.header
@@ -143,7 +194,7 @@ def _unpacked(image: Any, file: Path) -> Any:
     return type(image).from_bytes(data)
 
 
-def _flat(shape: tuple[int, ...], file: Path) -> tuple[int, int]:
+def _flat(shape: tuple[int, ...], file: Path, pixel_bytes: int) -> tuple[int, int]:
     """``(H, W)`` of a file's ``(x, y, 1, ...)`` shape, checked before the pixels are read."""
     if len(shape) < 2 or any(length != 1 for length in shape[2:]):
         raise FilmError(
@@ -155,7 +206,8 @@ def _flat(shape: tuple[int, ...], file: Path) -> tuple[int, int]:
             action="export a single film",
         )
     columns, rows = int(shape[0]), int(shape[1])
-    check_film_size(rows, columns, file=file, field="dimensions")
+    stored = file.stat().st_size
+    check_film_size(rows, columns, file=file, field="dimensions", pixel_bytes=pixel_bytes, stored_bytes=stored)
     return rows, columns
 
 
