@@ -26,7 +26,7 @@ def _names(prefix: str, names: str) -> set[str]:
 
 
 _TRANSFORMS = """
-    Compose Identityd SelectItemsd DeleteItemsd CopyItemsd RenameItemsd ConcatItemsd EnsureTyped EnsureChannelFirstd
+    Compose Identityd SelectItemsd DeleteItemsd CopyItemsd ConcatItemsd EnsureTyped EnsureChannelFirstd
     CastToTyped ToTensord Resized ResizeWithPadOrCropd Spacingd Rotated Zoomd Flipd Affined CenterSpatialCropd
     SpatialPadd DivisiblePadd CropForegroundd RandAffined RandRotated RandZoomd RandFlipd RandSpatialCropd
     RandCoarseDropoutd ScaleIntensityd ScaleIntensityRanged ScaleIntensityRangePercentilesd NormalizeIntensityd

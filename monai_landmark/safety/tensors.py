@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ _CONVERT = "open it where you trust it and save a plain state dict, best as safe
 def check_weights(path: str | PathLike[str], name: str | None = None) -> dict[str, int]:
     """Look into a weights file without loading it.
 
-    Of a torch file the parts, their sizes and the classes that its pickle names are read, and its structure is built
-    without data by ``torch.load(weights_only=True)``.
+    Of a torch file the parts, their sizes and the classes that its pickle names are read, and its tensors are mapped,
+    not loaded, by ``torch.load(weights_only=True)``.
 
     Args:
         path: ``.safetensors``, or a file of ``torch.save``.
@@ -50,11 +50,15 @@ def check_weights(path: str | PathLike[str], name: str | None = None) -> dict[st
         return {"tensors": _safetensors(path, name), "bytes": size}
     check_torch_file(path, name)
     try:
-        content = torch.load(path, map_location="meta", weights_only=True)
+        # mapped, data costs no memory; the older format cannot be, but then its data need not be read at all
+        content = torch.load(path, "cpu" if _is_zip(path) else "meta", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         problem = "is no torch file that can be read without running it"
         raise WeightsError(problem, file=name, value=str(error), action=_CONVERT) from error
-    return {"tensors": _count(content), "bytes": size}
+    tensors = dict(_tensors(content, ""))
+    if _is_zip(path):
+        refuse_inflated(tensors, name)
+    return {"tensors": len(tensors), "bytes": size}
 
 
 def check_torch_file(path: str | PathLike[str], name: str | None = None) -> None:
@@ -68,33 +72,37 @@ def check_torch_file(path: str | PathLike[str], name: str | None = None) -> None
         WeightsError: if it is refused.
     """
     name = name or str(path)
-    with open(path, "rb") as stream:
-        if stream.read(4) != _ZIP:
-            return
+    if not _is_zip(path):
+        return
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
         _refuse_parts(members, Path(path).stat().st_size, name)
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, LookupError) as error:
-        if isinstance(error, WeightsError):
-            raise
+    except WeightsError:
+        raise
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise WeightsError("is a damaged archive", file=name, value=str(error), action="get it again") from error
     if unsafe:
         problem = "is not opened: its pickle makes or calls more than tensors"
         raise WeightsError(problem, file=name, field="data.pkl", value=", ".join(sorted(unsafe)), action=_CONVERT)
 
 
+def _is_zip(path: str | PathLike[str]) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(4) == _ZIP
+
+
 def _refuse_parts(members: list[zipfile.ZipInfo], size: int, name: str) -> None:
     for member in members:
         folder, _, rest = member.filename.partition("/")
+        if rest == "constants.pkl" or rest.startswith("code/"):
+            raise WeightsError("is TorchScript, a program", file=name, field=member.filename, action=_CONVERT)
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             problem = "has a packed part, which can unpack to any size; torch stores plainly"
             raise WeightsError(problem, file=name, field=member.filename, value=member.file_size, action=_CONVERT)
         if ".." in member.filename.split("/") or not folder or "\\" in member.filename:
             raise WeightsError("has a part with a path", file=name, field=member.filename, action="do not use it")
-        if rest == "constants.pkl" or rest.startswith("code/"):
-            raise WeightsError("is TorchScript, a program", file=name, field=member.filename, action=_CONVERT)
         if rest == "data.pkl" and member.file_size > _PICKLE_BYTES:
             expected = f"at most {_PICKLE_BYTES} bytes"
             raise WeightsError(
@@ -136,12 +144,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _count(content: Any) -> int:
-    if isinstance(content, Mapping):
-        content = list(content.values())
-    if isinstance(content, list | tuple):
-        return sum(_count(each) for each in content)
-    return int(isinstance(content, torch.Tensor))
+def _tensors(content: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of nested mappings and lists."""
+    if isinstance(content, torch.Tensor):
+        yield name, content
+    inner = content.items() if isinstance(content, Mapping) else enumerate(content) if _is_list(content) else ()
+    for key, each in inner:
+        yield from _tensors(each, f"{name}.{key}".removeprefix("."))
+
+
+def _is_list(content: Any) -> bool:
+    return isinstance(content, list | tuple)
 
 
 def refuse_inflated(tensors: Mapping[str, torch.Tensor], file: str | PathLike[str]) -> None:
