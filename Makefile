@@ -25,7 +25,7 @@ label: $(LABEL_VENV)/.installed
 	@echo "$(LABEL_VENV)/bin/python -m monai_landmark label start --studies FILMS --model-dir MODEL"
 
 test-label: $(LABEL_VENV)/.installed
-	$(LABEL_VENV)/bin/python -m pip install -q -c constraints.txt pytest
+	$(LABEL_VENV)/bin/python -m pip install -q -c constraints.txt pytest playwright  # and a Chromium of the system
 	$(LABEL_VENV)/bin/python -m pytest -m "slow or not slow" tests/label
 
 $(LABEL_VENV)/.installed: setup.cfg pyproject.toml constraints.txt constraints-label.txt

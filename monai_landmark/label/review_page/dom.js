@@ -15,7 +15,7 @@ export function element(tag, attributes = {}, ...children) {
 
 // Shapes about (0, 0), the same on the canvas and in lists: a state is told by its shape as well as by its color.
 export const SHAPES = {
-  predicted: { path: "M7 0A7 7 0 1 1 -7 0A7 7 0 1 1 7 0Z", color: "#56b4e9", says: "predicted" },
+  predicted: { path: "M-8 0H-3M3 0H8M0 -8V-3M0 3V8", color: "#56b4e9", says: "predicted" },
   refer: { path: "M0 -9L8.5 6H-8.5Z", color: "#e69f00", says: "predicted, look at it" },
   label: { path: "M0 -8.5L8.5 0L0 8.5L-8.5 0Z", color: "#2fc596", says: "saved label" },
   moved: { path: "M-6.5 -6.5H6.5V6.5H-6.5Z", color: "#f0e442", says: "placed or moved now" },
@@ -37,7 +37,7 @@ const ICONS = {
   nudge_down: "M-6 -3L0 4L6 -3",
   reviewed: "M-6 0L-2 5L7 -6",
   labelled: SHAPES.label.path,
-  "to do": SHAPES.predicted.path,
+  "to do": "M7 0A7 7 0 1 1 -7 0A7 7 0 1 1 7 0Z",
 };
 
 export function drawing(name) {

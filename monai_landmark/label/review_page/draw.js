@@ -13,7 +13,6 @@ export function draw(canvas, film) {
   const context = canvas.getContext("2d", { alpha: false });
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   film.view.resize(canvas.clientWidth, canvas.clientHeight);
-  film.picture.refresh();
   context.fillStyle = "#000";
   context.fillRect(0, 0, canvas.clientWidth, canvas.clientHeight);
   film.picture.draw(context, film.view);
@@ -140,7 +139,7 @@ function drawLoupe(context, film, width) {
   const middle = [x < width / 2 ? width - LOUPE - 12 : LOUPE + 12, LOUPE + 12];
   const loupe = new View(film.picture.facts.size, film.spacing);
   loupe.screen = [2 * middle[0], 2 * middle[1]];
-  loupe.zoom = Math.min(Math.max(4 * film.view.zoom, 2), 16);
+  loupe.zoom = Math.min(Math.max(2.5 * film.view.zoom, 2), 12);
   loupe.center = [value[0], value[1]];
   context.save();
   context.beginPath();

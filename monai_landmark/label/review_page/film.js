@@ -193,8 +193,7 @@ export function nextDoubtful() {
 export function nudge(x, y, merge = false) {
   const value = film.points.values[film.chosen];
   if (!value) return say("This landmark is absent. Enter places it.");
-  // whole tenths stay whole tenths away from where the landmark was
-  place(film.chosen, Math.round((value[0] + x) * 1e6) / 1e6, Math.round((value[1] + y) * 1e6) / 1e6, merge);
+  place(film.chosen, value[0] + x, value[1] + y, merge);
   reveal();
 }
 

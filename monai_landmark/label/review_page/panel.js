@@ -23,6 +23,7 @@ export function wire(actions) {
 export function showFilm(film) {
   byId("film_name").textContent = film.row.shown;
   const { side, view } = film.picture.facts;
+  byId("film_side").dataset.known = String(Boolean(side || view));
   byId("film_side").textContent = [side ? SIDES[side] : "Side not stated", view].filter(Boolean).join(" · ");
   byId("spacing").textContent = SOURCES[film.picture.facts.spacing_source];
   byId("predict").hidden = !film.schema.trained;
