@@ -10,6 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigExpression
+from monai.bundle.utils import merge_kv
 
 from monai_landmark.errors import ConfigurationError, DataError
 from monai_landmark.safety.allowed import TARGETS
@@ -40,6 +41,7 @@ def resolved_config(content: Mapping[str, Any], file: str | PathLike[str]) -> di
         ConfigurationError: if a key could change an expression, a macro takes in another file, or one does not end.
     """
     _refuse_keys(content, file)
+    content = _merged(content)
     _refuse_macros(content, file)
     try:
         resolved = _resolve(content)
@@ -54,6 +56,20 @@ def resolved_config(content: Mapping[str, Any], file: str | PathLike[str]) -> di
     return resolved
 
 
+def _merged(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keys such as ``+handlers`` and ``train::lr`` put in place, as MONAI does; an overlay keeps them."""
+    parser = ConfigParser({}, globals=False)
+    try:
+        for key, value in deepcopy(dict(content)).items():
+            if key.startswith("+") and key[1:] not in parser:
+                return content
+            merge_kv(parser, key, value)
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError):
+        return content
+    merged: dict[str, Any] = parser.get()
+    return merged
+
+
 def _resolve(content: Mapping[str, Any]) -> dict[str, Any]:
     parser = ConfigParser(deepcopy(dict(content)), globals=False)
     parser.resolve_macro_and_relative_ids()
@@ -65,7 +81,9 @@ def _refuse_keys(content: Mapping[str, Any], file: str | PathLike[str]) -> None:
     for name, value in _walk(content, ""):
         for key in value if isinstance(value, dict) else ():
             word = str(key)
-            if not _KEY.fullmatch(word) or (re.fullmatch(r"_\w+_", word) and word not in _SPECIAL):
+            parts = re.split("::|#", word.removeprefix("+"))
+            special = any(re.fullmatch(r"_\w+_", part) for part in parts)
+            if not _KEY.fullmatch(word) or (special and word not in _SPECIAL):
                 expected = "letters, digits, spaces, '_', '.', '-'; with underscores only " + ", ".join(
                     sorted(_SPECIAL)
                 )
@@ -118,7 +136,7 @@ def check_config(
 
     findings, expressions, values = [], 0, KnownValues(lookup)
     for name, value in _walk(content, ""):
-        if isinstance(value, dict) and "_target_" in value:
+        if isinstance(value, dict):
             findings += list(_component(value, file, name))
         if not isinstance(value, str):
             continue
@@ -140,8 +158,8 @@ def check_config(
 
 
 def _component(value: Mapping[str, Any], file: str | PathLike[str], name: str) -> Iterator[DataError]:
-    target = value["_target_"]
-    if not isinstance(target, str) or target not in TARGETS:
+    target = value.get("_target_")
+    if "_target_" in value and not (isinstance(target, str) and target in TARGETS):
         yield ConfigurationError(
             "makes or calls something that is not on the list for bundles from elsewhere",
             file=file,

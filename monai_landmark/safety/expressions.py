@@ -206,6 +206,9 @@ class _Check:
             known[0] = "given"
         if not all(isinstance(part, str) for part in known):
             yield "puts a text together from pieces that are known only when it runs"
+            for part in parts:
+                if not isinstance(part, ast.Constant):
+                    yield from self.problems(part)
         elif any(part.startswith(".") for part in known[1:]):
             yield "puts a text together with a piece that begins with a dot"
         elif problem := path_problem("".join(known)):

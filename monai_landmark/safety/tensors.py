@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle  # for the error that torch raises
 import zipfile
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -22,6 +23,7 @@ _MOST_TENSORS = 100_000
 _HEADER_BYTES = 16 << 20
 _PICKLE_BYTES = 64 << 20
 _ZIP = b"PK\x03\x04"  # how torch itself tells its format from the older one
+_PROGRAM = "is no torch file that can be read without running it"
 _CONVERT = "open it where you trust it and save a plain state dict, best as safetensors"
 
 
@@ -53,8 +55,7 @@ def check_weights(path: str | PathLike[str], name: str | None = None) -> dict[st
         # mapped, data costs no memory; the older format cannot be, but then its data need not be read at all
         content = torch.load(path, "cpu" if _is_zip(path) else "meta", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # what a damaged file raises depends on where it is damaged
-        problem = "is no torch file that can be read without running it"
-        raise WeightsError(problem, file=name, value=str(error), action=_CONVERT) from error
+        raise WeightsError(_PROGRAM, file=name, value=_reason(error), action=_CONVERT) from error
     tensors = dict(_tensors(content, ""))
     if _is_zip(path):
         refuse_inflated(tensors, name)
@@ -82,10 +83,18 @@ def check_torch_file(path: str | PathLike[str], name: str | None = None) -> None
     except WeightsError:
         raise
     except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise WeightsError("is a damaged archive", file=name, value=str(error), action="get it again") from error
+        problem = _PROGRAM if isinstance(error, pickle.UnpicklingError) else "is a damaged archive"
+        raise WeightsError(problem, file=name, value=_reason(error), action=_CONVERT) from error
     if unsafe:
         problem = "is not opened: its pickle makes or calls more than tensors"
         raise WeightsError(problem, file=name, field="data.pkl", value=", ".join(sorted(unsafe)), action=_CONVERT)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the first error; torch's own is a page of advice."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).strip().split("\n")[0]
 
 
 def _is_zip(path: str | PathLike[str]) -> bool:

@@ -13,7 +13,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,13 @@ def bundle(folder: Path, config: str, name: str = "inference.yaml") -> Path:
     return folder
 
 
-def in_config(name: str, text: str, reason: str, stock: str = "config") -> None:
-    """Register a kind that is a configuration; CANARY stands for the canary's path."""
+def in_config(name: str, text: str, reason: str, stock: str = "config", files: Mapping[str, str] | None = None) -> None:
+    """Register a kind that is a configuration, with further files; CANARY stands for the canary's path."""
 
     @kind(name, reason, stock)
     def build(folder: Path, canary: Path) -> Path:
+        for place, content in (files or {}).items():
+            (folder / place).write_text(content.replace("CANARY", str(canary)))
         return bundle(folder, text.replace("CANARY", str(canary)))
 
 
@@ -93,15 +95,20 @@ in_config(
     "calls|names",
 )
 in_config(
-    "expression: torch.load",
-    "imports:\n  - $import torch\nrun: \"$torch.load('models/model.pt', weights_only=False)\"\n",
-    "calls torch.load",
-)
-in_config(
     "expression: torch.hub",
-    "run: \"$torch.hub.load('someone/something', 'model', source='local')\"\n",
+    "run: \"$torch.hub.load('.', 'model', source='local')\"\n",
     "calls torch.hub.load",
+    files={"hubconf.py": "def model():\n    open('CANARY', 'w')\n"},
 )
+
+
+@kind("expression: torch.load", "calls torch.load", "config")
+def _(folder: Path, canary: Path) -> Path:
+    bundle(folder, "imports:\n  - $import torch\nrun: \"$torch.load('models/model.pt', weights_only=False)\"\n")
+    torch.save({"x": _touch(canary)}, folder / "models" / "model.pt")
+    return folder
+
+
 in_config("expression: f-string", 'run: "$f\'{__import__(\\"os\\").system(\\"touch CANARY\\")}\'"\n', "JoinedStr")
 in_config(
     "expression: lambda",
@@ -110,8 +117,8 @@ in_config(
 )
 in_config(
     "expression: reference that breaks out of a string",
-    "x: 1\nrun: \"$'@x + str(open('CANARY', 'w')) + 'x'\"\n",
-    "expression",
+    "in: 1\nrun: \"$'@in' + str(open('CANARY', 'w'))\"\n",
+    "calls open",
 )
 in_config(
     "expression: attribute of a reference",
@@ -136,13 +143,19 @@ in_config(
 )
 in_config("_target_: os.system", "run:\n  _target_: os.system\n  command: touch CANARY\n", "not on the list")
 in_config("_target_: subprocess.run", "run:\n  _target_: subprocess.run\n  args: [touch, CANARY]\n", "not on the list")
-in_config("_target_: builtins.exec", "run:\n  _target_: builtins.open\n  file: CANARY\n  mode: w\n", "not on the list")
+in_config("_target_: builtins.open", "run:\n  _target_: builtins.open\n  file: CANARY\n  mode: w\n", "not on the list")
 in_config("_target_: torch.save", 'x: [1]\nrun:\n  _target_: torch.save\n  obj: "@x"\n  f: CANARY\n', "not on the list")
-in_config("_target_: runpy", "run:\n  _target_: runpy.run_path\n  path_name: docs/x.py\n", "not on the list")
+in_config(
+    "_target_: runpy",
+    "run:\n  _target_: runpy.run_path\n  path_name: notes.txt\n",
+    "not on the list",
+    files={"notes.txt": "open('CANARY', 'w')\n"},
+)
 in_config(
     "_target_: monai.bundle.run",
-    "run:\n  _target_: monai.bundle.scripts.run\n  config_file: other.yaml\n",
+    "run:\n  _target_: monai.bundle.scripts.run\n  config_file: other.json\n",
     "not on the list",
+    files={"other.json": "{\"run\": \"$open('CANARY', 'w')\"}"},
 )
 in_config(
     "_target_: this package's own writer",
@@ -162,6 +175,16 @@ in_config(
     "run:\n  _target_: Compose\n  _mode_: callable\n  transforms: []\n",
     "another way than by default",
 )
+in_config(
+    "_target_: put in by a key",
+    "run:\n  command: touch CANARY\nrun::_target_: os.system\n",
+    "MONAI may read in another way",
+)
+in_config(
+    "_mode_: debug, merged in",
+    "run:\n  _target_: Compose\n  transforms: []\n+run:\n  _mode_: debug\n",
+    "another way than by default",
+)
 in_config("_debug_", "run:\n  _target_: Compose\n  _debug_: true\n", "MONAI may read in another way")
 in_config(
     "_requires_", "run:\n  _target_: Compose\n  _requires_: \"$__import__('os').system('touch CANARY')\"\n", "calls"
@@ -174,7 +197,12 @@ in_config(
     "\"a + str(open('CANARY', 'w'))\":\n  x: 1\n  y: \"$@#x\"\nrun: 1\n",
     "MONAI may read in another way",
 )
-in_config("macro from another file", 'run: "%/etc/something.json::x"\n', "takes in another file")
+in_config(
+    "macro from another file",
+    "run: '%other.json::x'\n",
+    "takes in another file",
+    files={"other.json": "{\"x\": \"$open('CANARY', 'w')\"}"},
+)
 in_config(
     "macros that grow",
     "a: [1, 1]\n" + "".join(f"b{n}: ['%b{n - 1}', '%b{n - 1}']\n" for n in range(1, 40)) + "b0: '%a'\nrun: 1\n",
@@ -353,7 +381,7 @@ def _(folder: Path, canary: Path) -> Path:
     return folder / "model.pt"
 
 
-@kind("weights: a call by code that names no global", "is a damaged archive", "torch")
+@kind("weights: a call by code that names no global", "without running it", "torch")
 def _(folder: Path, canary: Path) -> Path:
     program = (
         b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c" + bytes([6 + len(str(canary))]) + f"touch {canary}".encode()
