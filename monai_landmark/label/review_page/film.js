@@ -206,7 +206,7 @@ export function drag(index, x, y, merge) {
 export function dragged(dropped) {
   if (dropped && film.dragging) return undo();
   film.dragging = false;
-  redraw();
+  pointsChanged();
 }
 
 export function click(x, y) {

@@ -174,6 +174,7 @@ function doubt(film) {
 function showSides(film) {
   const notice = byId("sides");
   const { exchanged, schema, points } = film;
+  if (film.dragging) return; // the notice would shift the film under the pointer
   notice.hidden = !exchanged.length;
   const key = JSON.stringify(exchanged);
   if (!exchanged.length || notice.dataset.key === key) return;

@@ -36,6 +36,7 @@ export function listen(canvas, film, act) {
   };
 
   const end = (dropped) => {
+    if (!film()) gesture = null; // it was closed meanwhile
     if (gesture?.kind === "point") act.dragged(dropped);
     if (!dropped && gesture?.kind === "pan" && gesture.still) act.click(...film().view.toFilm(...gesture.from));
     gesture = null;
@@ -90,6 +91,8 @@ export function listen(canvas, film, act) {
   };
   canvas.addEventListener("pointerup", lift);
   canvas.addEventListener("pointercancel", lift);
+  // else a flick of the film counts as a fling of the page, and the next tap anywhere only stops that
+  canvas.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
   canvas.addEventListener(
     "wheel",
