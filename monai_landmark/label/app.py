@@ -28,6 +28,7 @@ from monai_landmark.errors import ConfigurationError, DataError
 from monai_landmark.label.checks import METHOD, MODEL, NotFoundError, RequestError, answer, check_tag
 from monai_landmark.label.datastore import FilmFolder, FilmPacs
 from monai_landmark.label.guard import Guard
+from monai_landmark.label.login import check_tokens
 from monai_landmark.label.privacy import LOGGER, keep_logs_private
 from monai_landmark.label.review_routes import review_router
 from monai_landmark.label.service import LabelService, LabelSettings
@@ -203,6 +204,7 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
             application.user_middleware = [entry for entry in middleware if entry.cls.__name__ != "CORSMiddleware"]
         for kind in (DataError, ValueError, MONAILabelException, HTTPException, Exception):
             application.add_exception_handler(kind, _respond)
+        check_tokens()
         authorize = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
         application.include_router(review_router(self.service, lambda: self._datastore, SCORE, authorize))
         guarded = application.build_middleware_stack()
@@ -240,7 +242,7 @@ async def _respond(request: Any, error: Exception) -> Any:
     """The answer to an error, as FastAPI words its own."""
     _remove_left_behind()
     if isinstance(error, HTTPException) and error.status_code < 500:
-        return JSONResponse({"detail": error.detail}, status_code=error.status_code)
+        return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
     if isinstance(error, HTTPException):  # MONAI Label says 500 of what the client forgot
         error = RequestError(str(error.detail))
     if isinstance(error, MONAILabelException):
