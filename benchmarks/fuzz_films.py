@@ -35,6 +35,7 @@ from monai_landmark.errors import FilmError
 
 HANG_S, KILL_S = 2.0, 20.0
 MEMORY_MB = 512
+_START_S = 600.0
 _ADDRESS_SPACE = 4 * 2**30
 
 
@@ -118,10 +119,11 @@ def _worker(pipe: Connection, seed: int, work: str, real: str | None) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, ValueError):
-        pipe.send({"note": "no memory limit on this platform"})
+        print("no memory limit on this platform", file=sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write to it
     folder = Path(work)
     corpus, sound = sound_films(folder, None if real is None else Path(real))
+    pipe.send("ready")
     while (number := pipe.recv()) is not None:
         mutant = mutate(corpus, seed, number)
         base = mutant.base
@@ -166,15 +168,14 @@ class Pool:
         self._process = context.Process(target=_worker, args=(far, *self._arguments), daemon=True)
         self._process.start()
         far.close()
-        self._fresh = True
+        if not self._pipe.poll(_START_S) or self._pipe.recv() != "ready":
+            raise TimeoutError("the worker does not start")
 
     def judge(self, number: int) -> dict[str, Any]:
         """Have one mutant read; a worker that dies or does not come back is the finding."""
         self._pipe.send(number)
-        patience = KILL_S + (40 if self._fresh else 0)  # a new worker builds the films first
         try:
-            if self._pipe.poll(patience):
-                self._fresh = False
+            if self._pipe.poll(KILL_S):
                 return dict(self._pipe.recv())
             found = {"number": number, "outcome": "hang", "seconds": KILL_S}
         except (EOFError, ConnectionResetError, BrokenPipeError):

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from monai_landmark import __version__
 from monai_landmark.errors import DataError
+from monai_landmark.privacy import PhiFilter
 
 __all__ = ["COMMANDS", "main"]
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "select": "say which films to label first",
     "calibrate": "fit regions and referrals to a trained network",
     "predict": "find the landmarks of films",
+    "deidentify": "copies of films and datalists that name no patient",
     "label": "label films with MONAI Label: predict, correct, train",
     "study": "measure label budgets and initializations against each other",
     "report": "write the HTML report of predictions again",
@@ -52,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    terminal = logging.StreamHandler()
+    terminal.addFilter(PhiFilter())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[terminal])
     try:
         return int(args.run(args))
     except (DataError, OSError) as error:

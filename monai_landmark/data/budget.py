@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_landmark.data.datalist import Datalist, load_datalist
+from monai_landmark.data.readable import readable_films
 from monai_landmark.errors import ConfigurationError
 
 __all__ = ["labeled_films"]
@@ -25,6 +26,7 @@ def labeled_films(
     seed: int = 0,
     part: str = "training",
     order: str | PathLike[str] | None = None,
+    broken_share: float = 0.1,
 ) -> list[Item]:
     """Annotated films that a run may use, drawn by its seed; smaller budgets are subsets of larger ones.
 
@@ -35,6 +37,7 @@ def labeled_films(
         seed: seed of the draw.
         part: ``training`` or ``validation``.
         order: the CSV of ``select``: its films come first, in their rank; None: as drawn.
+        broken_share: of the films drawn that may be unreadable; they are left out, and no other film takes their place.
 
     Returns:
         The items of that part, see :func:`monai_landmark.data.datalist.load_datalist`.
@@ -42,6 +45,7 @@ def labeled_films(
     Raises:
         ConfigurationError: if the budget exceeds the films there are, or leaves none to train on, or the order names
             none of the films.
+        TooManyBrokenFilmsError: more of them are unreadable; the process ends with exit code 3.
     """
     present = Datalist.load(datalist).sections
     films = [film for name in ("training", "validation") if name in present for film in load_datalist(datalist, name)]
@@ -60,7 +64,8 @@ def labeled_films(
         rank = _ranks(order, {film["id"] for film in films})
         drawn.sort(key=lambda film: rank.get(film["id"], math.inf))
     chosen = drawn[:budget]
-    return chosen[budget - validation :] if part == "validation" else chosen[: budget - validation]
+    part_films = chosen[budget - validation :] if part == "validation" else chosen[: budget - validation]
+    return readable_films(part_films, broken_share)[0]
 
 
 def _ranks(file: str | PathLike[str], known: Set[str]) -> dict[str, int]:

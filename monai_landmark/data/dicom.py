@@ -29,7 +29,7 @@ from monai_landmark.data.grayscale import LookupTable, Window, render_gray
 from monai_landmark.data.spacing import SPACING_TAGS, spacing_from_tags
 from monai_landmark.errors import FilmError
 
-__all__ = ["STORAGE_CLASSES", "TRANSFER_SYNTAXES", "read_dicom"]
+__all__ = ["STORAGE_CLASSES", "TRANSFER_SYNTAXES", "read_dicom", "read_stored"]
 
 _CLASS = "1.2.840.10008.5.1.4.1.1."
 #: SOP classes that hold one radiograph; others are refused by name.
@@ -133,6 +133,27 @@ def _read(file: Path, spacing_mm: Any, apply_voi: bool) -> Film:
         "padding_fraction": padding,
     }
     return Film(pixels, spacing, info | {name: fact for name, fact in facts.items() if fact})
+
+
+def read_stored(path: str | PathLike[str]) -> tuple[Header, NDArray[Any]]:
+    """Read one radiograph as it is stored, for those who write it again.
+
+    Args:
+        path: a DICOM file that :func:`read_dicom` reads.
+
+    Returns:
+        Its attributes, and ``(H, W)`` pixels as stored: before sign, look-up tables, window and polarity.
+
+    Raises:
+        FilmError: as :func:`read_dicom`.
+    """
+    file = check_film_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read_dicom(file)
+        syntax = _check_syntax(file)
+        header = Header(_parse(file), file)
+        return header, _decode(header, syntax)
 
 
 def _check_syntax(file: Path) -> str:

@@ -13,7 +13,7 @@ from monai_landmark.data.raster import read_raster
 from monai_landmark.data.volumes import read_metaimage, read_nifti, read_nrrd
 from monai_landmark.errors import FilmError
 
-__all__ = ["FILM_SUFFIXES", "FilmReader", "is_film", "read_film", "read_films_by"]
+__all__ = ["FILM_SUFFIXES", "FilmReader", "is_dicom", "is_film", "read_film", "read_films_by"]
 
 #: Suffixes of files that claim to be films; DICOM files may also have none.
 FILM_SUFFIXES = (
@@ -121,8 +121,20 @@ def is_film(path: str | PathLike[str]) -> bool:
         return False
     if file.name.lower().endswith(FILM_SUFFIXES):
         return True
+    return is_dicom(file)
+
+
+def is_dicom(path: str | PathLike[str]) -> bool:
+    """Whether a file has the mark of DICOM Part 10.
+
+    Args:
+        path: a file.
+
+    Returns:
+        False, too, where it cannot be opened.
+    """
     try:
-        with file.open("rb") as stream:
+        with open(path, "rb") as stream:
             return stream.read(132)[128:] == _DICOM_MARK
     except OSError:
         return False

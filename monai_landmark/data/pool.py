@@ -28,6 +28,7 @@ import numpy as np
 from monai_landmark.data.datalist import Datalist, Item, LeftOut
 from monai_landmark.data.datasets.films import films_below, read_table, relative_name
 from monai_landmark.data.pool_sieve import PoolFilm, sift
+from monai_landmark.data.readable import readable_films, refuse_too_many
 from monai_landmark.errors import ConfigurationError
 
 __all__ = ["Pool", "hold_out", "pretraining_pool"]
@@ -78,6 +79,7 @@ def pretraining_pool(
     on_evaluation_film: Literal["refuse", "drop"] = "refuse",
     workers: int = 2,
     cache: str | PathLike[str] | None = None,
+    broken_share: float = 0.1,
 ) -> Pool:
     """Collect the films to pre-train on, keep those of the evaluation out, and number their conditions.
 
@@ -99,6 +101,7 @@ def pretraining_pool(
         workers: threads that read films.
         cache: an ``.npz`` file that keeps what was seen of the films, so that a later run need not read them; several
             runs may share it.
+        broken_share: of the films that may be unreadable; they are left out, and named.
 
     Returns:
         The pool.
@@ -107,6 +110,7 @@ def pretraining_pool(
         ConfigurationError: an evaluation film is in the pool, a source has no film left or is no source, two have one
             name, or no film has the condition.
         FilmError: an evaluation film cannot be read, so that no one can say whether the pool holds it.
+        TooManyBrokenFilmsError: more of them are unreadable; the process ends with exit code 3.
     """
     if on_evaluation_film not in ("refuse", "drop"):
         raise ConfigurationError(
@@ -122,6 +126,10 @@ def pretraining_pool(
     _check_names(sources)
     found = [film for source in sources for film in source.films]
     films, left_out = sift(found, held_out, on_evaluation_film, workers, cache)
+    films, broken = readable_films(films, 1.0, item=lambda film: film.item, name=lambda film: film.id, workers=workers)
+    left_out += broken
+    broken = [film for film in left_out if film.by == "fault"]
+    refuse_too_many(broken, sum(len(source.films) for source in sources), broken_share)
     counts = Counter(film.source for film in films)
     _check_left(sources, counts)
     names = tuple(source.name for source in sources)

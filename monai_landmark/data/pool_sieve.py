@@ -18,6 +18,7 @@ from monai_landmark.data.fingerprint_cache import load_fingerprints, save_finger
 from monai_landmark.data.reader import read_film
 from monai_landmark.errors import ConfigurationError, DataError, FilmError
 from monai_landmark.files import file_sha256
+from monai_landmark.privacy import log_name
 
 __all__ = ["PoolFilm", "sift"]
 
@@ -111,6 +112,8 @@ def sift(
     if unseen:
         prints = _fingerprints([*unseen, *evaluation], workers, cache)
         left = leave_out(_unreadable(unseen, evaluation, prints))
+        for film in unseen:
+            film.item["sha256"] = film.sha256  # of a file that can be read
         left = leave_out(_settle(_near_copies(unseen, evaluation, prints), on_evaluation_film))
     _log(len(left), dropped.values())
     return left, [
@@ -267,10 +270,10 @@ def _settle(copies: Iterable[_Copy], on_evaluation_film: Literal["refuse", "drop
 
 
 def _log(kept: int, drops: Iterable[_Drop]) -> None:
-    """One line for each rule, with every film that it left out."""
+    """One line for each rule, with every film that it left out, by the name that a log may hold."""
     by_rule: dict[str, list[str]] = defaultdict(list)
     for drop in drops:
-        by_rule[drop.rule].append(f"{drop.film.id} ({drop.detail})")
+        by_rule[drop.rule].append(log_name(drop.film.id))
     for rule, films in by_rule.items():
         _LOGGER.warning("%d films left out of the pre-training pool, %s: %s", len(films), rule, "; ".join(films))
     _LOGGER.info("%d films to pre-train on", kept)

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import secrets
 from typing import Any
+
+from monai_landmark.privacy import pseudonym
 
 __all__ = ["LOGGER", "PrivateLog", "keep_logs_private", "log_config", "pseudonym"]
 
 #: Only what is said through this logger keeps its words; none of them comes from a film, a file name or a request.
 LOGGER = logging.getLogger("monai_landmark.label")
-
-_SALT = "MONAI_LANDMARK_LOG_SALT"  # handed on to the processes of trainings, so that a film has one name in all logs
-
-
-def pseudonym(film: str) -> str:
-    """What a film is called in the log: the same as long as the server runs, and of no use to anybody else.
-
-    Args:
-        film: id of the film; often a file name, which may name a patient.
-
-    Returns:
-        Eight hexadecimal digits.
-    """
-    salt = os.environ.setdefault(_SALT, secrets.token_hex(16))
-    return hashlib.sha256(f"{salt}{film}".encode()).hexdigest()[:8]
 
 
 class PrivateLog(logging.Filter):
