@@ -23,6 +23,8 @@ from monailabel.interfaces.exception import MONAILabelException
 from starlette.exceptions import HTTPException
 
 from monai_landmark import __version__
+from monai_landmark.data.formats import read_films_by
+from monai_landmark.data.sandbox import FilmSandbox
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError, DataError
 from monai_landmark.label.checks import METHOD, MODEL, NotFoundError, RequestError, answer, check_tag
@@ -102,6 +104,7 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         keep_logs_private()
+        read_films_by(FilmSandbox().read)  # a film that crashes its decoder must not take the server along
         settings.MONAI_LABEL_SESSIONS = False  # they unpack archives that clients send
         settings.MONAI_LABEL_AUTO_UPDATE_SCORING = False  # a process for each film that is asked for
         self.service = LabelService(label_settings(conf, app_dir))
