@@ -19,6 +19,7 @@ __all__ = ["BASELINES", "Cell", "Initialization", "Study", "StudyDataset"]
 
 Mode = Literal["full", "frozen"]
 BASELINES = ("mean_shape", "nearest_film")  # see monai_landmark.study.baselines
+SELF_TAUGHT = "self_taught"
 Settings = Mapping[str, Any]
 
 
@@ -106,7 +107,8 @@ class Study:
         seeds: at least one.
         target: names of the datasets that are measured; all by default. The others serve as sources.
         train: keys of ``train.yaml`` for every cell: the same head, augmentation and steps for every row.
-        stages: further trainings after the first, each from the one before: keys of ``train.yaml``.
+        stages: further trainings after the first, each from the one before: keys of ``train.yaml``. One with
+            ``self_taught`` also learns from what the network before it predicts on the dataset's other training films.
         pretrain: keys of ``pretrain.yaml`` for every pre-training.
         evaluate: keys of ``evaluate.yaml`` for every cell.
         validation_share: share of each budget that validates instead of training.

@@ -20,7 +20,7 @@ import yaml
 import monai_landmark
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import file_sha256, write_text
-from monai_landmark.study.grid import Cell, Initialization, Study, StudyDataset
+from monai_landmark.study.grid import SELF_TAUGHT, Cell, Initialization, Study, StudyDataset
 
 try:
     import fcntl
@@ -248,7 +248,7 @@ def _source_training(study: Study, cell: Cell, source: str) -> Task:
     row, dataset = study.initializations[cell.initialization], study.datasets[source]
     name = f"sources/{source}/{cell.initialization}"
     keys = {**study.train, **dataset.train, **row.train, "label_budget": 0, "seed": 0}
-    commands = _trainings(study, row, dataset.datalist, row.start, keys, f"{WORK}/{name}")
+    commands = _trainings(study, row, dataset, row.start, keys, f"{WORK}/{name}")
     return Task(name, tuple(commands), (), _inputs(commands, dataset.datalist, row.start))
 
 
@@ -267,7 +267,7 @@ def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Co
     if row.teacher:
         keys["pseudo_labels"] = f"{folder}/teacher"
     stages = study.stages if cell.mode == "full" else ()
-    return _trainings(study, row, dataset.datalist, start, keys, f"{folder}/model", stages)
+    return _trainings(study, row, dataset, start, keys, f"{folder}/model", stages)
 
 
 def _teaching(study: Study, teacher: Cell, output: str) -> Command:
@@ -304,19 +304,23 @@ def _train_keys(study: Study, cell: Cell) -> dict[str, Any]:
 def _trainings(
     study: Study,
     row: Initialization,
-    datalist: str,
+    dataset: StudyDataset,
     start: str,
     keys: Mapping[str, Any],
     model: str,
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> list[Command]:
     """A training and its further stages, each from the one before; the last one leaves the model."""
-    commands = []
+    commands, before = [], ""
     for number, stage in enumerate([{}, *stages], start=1):
+        own = dict(stage)
+        if own.pop(SELF_TAUGHT, False) and keys["label_budget"]:  # with all labels no film is left
+            own["pseudo_labels"] = f"{before}_teaches"
+            commands.append(_evaluation(study, dataset, before, "training", own["pseudo_labels"]))
         output = model if number > len(stages) else f"{model}_stage{number}"
-        words = {"datalist": datalist, "output_dir": output, "architecture": row.architecture, "initialization": start}
-        commands.append(_bundle(study, "train", {**words, **keys, **stage}))
-        start = f"{output}/model.safetensors"
+        words = {"datalist": dataset.datalist, "output_dir": output, "architecture": row.architecture}
+        commands.append(_bundle(study, "train", {**words, "initialization": start, **keys, **own}))
+        start, before = f"{output}/model.safetensors", output
     return commands
 
 

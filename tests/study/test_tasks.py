@@ -68,6 +68,17 @@ class TestCommands:
         assert third["spatial_size"] == "[9, 9]" and measure["model_dir"] == third["output_dir"]
         assert len(by_name["cells/own/5/random/frozen/s0"].commands) == 2
 
+    def test_a_network_teaches_its_next_stage(self, make_study) -> None:
+        study = make_study(stages=[{"epochs": 2, "self_taught": True}])
+        by_name = {task.name: task for task in study_tasks(study)}
+        first, teach, second, measure = map(options, by_name["cells/own/5/random/full/s0"].commands)
+        assert teach["model_dir"] == first["output_dir"] and teach["section"] == "training"
+        assert second["pseudo_labels"] == teach["output_dir"] and "self_taught" not in second
+        assert second["initialization"] == first["output_dir"] + "/model.safetensors" and second["epochs"] == "2"
+        assert measure["model_dir"] == second["output_dir"] and "pseudo_labels" not in first
+        every_label = by_name["cells/own/all/random/full/s0"].commands  # nobody is left to predict
+        assert len(every_label) == 3 and "pseudo_labels" not in options(every_label[1])
+
     def test_folds_are_made_once_and_each_cell_sees_its_own(self, make_study) -> None:
         datasets = {"own": {"datalist": "a.json"}, "hand": {"datalist": "b.json", "folds": 2}}
         starts = {"random": {}, "shape": {"baseline": "mean_shape"}, "own": {"source": "own"}}
