@@ -22,6 +22,7 @@ COMMANDS = {
     "synthesize": "write synthetic films with exact landmarks",
     "prepare": "turn films and annotations into a datalist",
     "inspect": "say what is in a folder of films, and what is wrong with it",
+    "leaks": "say which films of a test set something was trained on",
     "select": "say which films to label first",
     "calibrate": "fit regions and referrals to a trained network",
     "predict": "find the landmarks of films",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from monai_landmark.apps.commands.tables import pair_table, reason_table, show_progress
@@ -15,11 +17,13 @@ from monai_landmark.data.audit import Audit, audit_datalist, audit_folder
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import write_text
+from monai_landmark.results.label_audit import Suspicion, audit_labels
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "say what is in a folder of films: sizes, spacings, missing landmarks, copies, bad films"
 _MOST_ROWS = 12
+_MOST_SUSPICIONS = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: nothing could be inspected at all.
     """
+    suspicions: list[Suspicion] = []
     if args.path.suffix.lower() == ".json":
         if any(value is not None for value in (args.annotations, args.format, args.schema, args.spacing)):
             raise ConfigurationError(
@@ -52,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
                 action="leave out --annotations, --format, --schema and --spacing",
             )
         audit = audit_datalist(args.path, progress=show_progress)
+        suspicions = audit_labels(args.path)
     else:
         spacing = None if args.spacing is None else check_spacing(args.spacing, field="--spacing")
         audit = audit_folder(
@@ -63,9 +69,22 @@ def run(args: argparse.Namespace) -> int:
             progress=show_progress,
         )
     if args.json:
-        write_text(args.json, json.dumps(audit.to_json(), indent=1, allow_nan=False) + "\n")
+        found = audit.to_json() | {"suspicions": [asdict(suspicion) for suspicion in suspicions]}
+        write_text(args.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
     _print(audit, Console())
+    _print_suspicions(suspicions, Console())
     return 3 if audit.bad else 0
+
+
+def _print_suspicions(suspicions: list[Suspicion], console: Console) -> None:
+    if not suspicions:
+        return
+    table = Table("film", "what", "reason", title=f"Annotations to look at: {len(suspicions)}")
+    for suspicion in suspicions[:_MOST_SUSPICIONS]:
+        table.add_row(escape(suspicion.film), suspicion.kind, escape(suspicion.reason))
+    if len(suspicions) > _MOST_SUSPICIONS:
+        table.add_row(f"{len(suspicions) - _MOST_SUSPICIONS} more", "", "see the JSON")
+    console.print(table)
 
 
 def _print(audit: Audit, console: Console) -> None:
