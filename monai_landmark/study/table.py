@@ -240,7 +240,7 @@ def _row_records(study: Study, row: StudyRow, command: str) -> list[dict[str, An
         "commit": " ".join(sorted({one["commit"] for one in done})),
         "date": max(one["date"] for one in done),
         "machine": done[0]["machine"],
-        "split": facts.get("split") or dataset.section,
+        "split": dataset.split or facts.get("split") or dataset.section,
         "reader": facts.get("reader") or "",
         "labels": facts.get("labels") or cell.labels,
         "notes": "native pixels, <=, pooled over points" + (f", {dataset.folds} folds" if dataset.folds else ""),
