@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
+from monailabel.utils.async_tasks import utils as task_processes
 from starlette.exceptions import HTTPException
 
 from monai_landmark import __version__
@@ -32,6 +34,7 @@ from monai_landmark.label.datastore import FilmFolder, FilmPacs
 from monai_landmark.label.guard import Guard
 from monai_landmark.label.login import check_tokens
 from monai_landmark.label.privacy import LOGGER, keep_logs_private
+from monai_landmark.label.progress import OwnLines, tell_why
 from monai_landmark.label.review_routes import review_router
 from monai_landmark.label.service import LabelService, LabelSettings
 from monai_landmark.label.strategies import STRATEGIES
@@ -44,6 +47,7 @@ from monai_landmark.label.tasks import (
     Training,
     keep_score,
 )
+from monai_landmark.label.workers import answer_in_threads
 from monai_landmark.results.result import LandmarkResult
 
 __all__ = ["MODALITIES", "LandmarkApp", "label_settings"]
@@ -200,7 +204,9 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
         server = sys.modules.get("monailabel.app")
         application = getattr(server, "app", None)
         if application is None:  # a process that trains or scores, without a server
+            sys.excepthook = tell_why
             return
+        task_processes.deque = OwnLines
         origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
         if not origins:  # MONAI Label then allows every web page
             middleware = application.user_middleware
@@ -209,6 +215,7 @@ class LandmarkApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
             application.add_exception_handler(kind, _respond)
         check_tokens()
         authorize = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
+        answer_in_threads(application)
         application.include_router(review_router(self.service, lambda: self._datastore, SCORE, authorize))
         guarded = application.build_middleware_stack()
         authenticated = bool(settings.MONAI_LABEL_AUTH_ENABLE)
@@ -233,8 +240,9 @@ def _is_upload(image: str) -> bool:
 def _remove_left_behind() -> None:
     """MONAI Label removes a client's file only after an answer that is no error."""
     for file in Path(tempfile.gettempdir()).iterdir():
-        if file.is_file() and time.time() - file.stat().st_mtime > _LEFT_BEHIND_S:
-            file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # removed meanwhile, by the thread that answers another client
+            if file.is_file() and time.time() - file.stat().st_mtime > _LEFT_BEHIND_S:
+                file.unlink()
 
 
 def _result(params: Mapping[str, Any]) -> Any:

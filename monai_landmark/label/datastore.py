@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 from cachetools import TTLCache, cached
@@ -258,7 +259,7 @@ class FilmPacs(_Labels, DICOMWebDatastore):  # type: ignore[misc]  # monailabel 
         self.service, self.modalities = service, modalities
         super().__init__(client, {}, cache_path, convert_to_nifti=False)
 
-    @cached(cache=TTLCache(maxsize=16, ttl=_SECONDS), key=lambda self: hashkey(id(self)))  # type: ignore[untyped-decorator, unused-ignore]
+    @cached(cache=TTLCache(maxsize=16, ttl=_SECONDS), key=lambda self: hashkey(id(self)), lock=Lock())  # type: ignore[untyped-decorator, unused-ignore]
     def list_images(self) -> list[str]:
         """Ids of the series: their UIDs."""
         return list(self._series())
