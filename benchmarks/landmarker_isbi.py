@@ -8,8 +8,9 @@
 Minutes are the training process' own processor time, starting and reading films included, so that other programs on the
 machine take nothing away. landmarker's training (`landmarker_recipe.py`) is stopped when they are spent. Ours follows a
 one-cycle schedule, whose steps must be known before: `--ours` first times a few (`plan.json`), then makes both stages
-of the shipped recipe longer or shorter alike. Both go on where they were stopped. Test1 is then predicted and measured
-by the same code, on the film's own pixels.
+of the shipped recipe longer or shorter alike; should they take longer than that, landmarker's training goes on when it
+is called with as many `--minutes`. Both go on where they were stopped. Test1 is then predicted, by each in its own way,
+and measured by the same code, on the film's own pixels.
 """
 
 from __future__ import annotations
@@ -211,7 +212,8 @@ def planned_epoch_steps(minutes: float, start_s: Sequence[float], epoch_s: Seque
     left = 60 * minutes * (1 - SPARE) - sum(start_s)
     steps = int(per_epoch * left / sum(epoch_s))
     if steps < 1:
-        raise SystemExit(f"{minutes} minutes are too short for the recipe's epochs")
+        needed = (sum(start_s) + sum(epoch_s) / per_epoch) / (1 - SPARE) / 60
+        raise SystemExit(f"{minutes} minutes are too short for the recipe's epochs, which need {needed:.1f}")
     return steps
 
 
@@ -228,6 +230,7 @@ def plan(args: argparse.Namespace) -> None:
         start_s.append(spent - sum(clock.step_s))
         step_s.append(statistics.median(clock.step_s[1:]))  # the first one allocates
         began += spent
+    print(f"before the first step {start_s} s, a step {step_s} s of processor time", flush=True)
     epoch_s = [keys["epochs"] * keys["steps_per_epoch"] * seconds for keys, seconds in zip(recipe, step_s, strict=True)]
     steps = planned_epoch_steps(args.minutes, start_s, epoch_s, recipe[0]["steps_per_epoch"])
     facts = {"minutes": args.minutes, "start_s": start_s, "step_s": step_s, "steps_per_epoch": steps}
