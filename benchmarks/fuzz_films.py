@@ -4,7 +4,9 @@
 
 Sound films in every format are damaged (see ``fuzz_mutations``) and read in a worker process, which is watched from
 outside: a crash, a film that takes more than two seconds, more than 512 MB, an exception that is not a ``FilmError``,
-and a film that is read with another spacing or polarity than the sound one are counted. Each mutant follows from the
+and a film that is read with another spacing or polarity than the sound one are counted; apart from these, changes that
+the damaged file itself states well-formed (a bit flipped within the number, the attribute cut out), which no reader can
+know in a format without checksums. Each mutant follows from the
 seed and its number; the log in ``--work`` makes a later call go on where an earlier one ended.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import io
 import json
 import math
 import multiprocessing as mp
@@ -28,14 +31,17 @@ from typing import Any
 import numpy as np
 from fuzz_corpus import Base, build_corpus
 from fuzz_mutations import mutate
+from pydicom import dcmread
 
 from monai_landmark.data.film import Film
 from monai_landmark.data.formats import read_film
+from monai_landmark.data.spacing import SPACING_TAGS
 from monai_landmark.errors import FilmError
 
-HANG_S, KILL_S = 2.0, 20.0
+HANG_S, KILL_S = 2.0, 60.0
 MEMORY_MB = 512
 _START_S = 600.0
+_STATING = (*SPACING_TAGS, "PhotometricInterpretation", "PresentationLUTShape", "RescaleSlope", "PixelRepresentation")
 _ADDRESS_SPACE = 4 * 2**30
 
 
@@ -59,6 +65,8 @@ def judge(data: bytes, base: Base, sound: Film, stated: bool, work: Path) -> dic
     try:
         film = read_film(file)
         found = _compare(film, sound, stated)
+        if found["outcome"] == "changed" and not stated and base.kind == "dicom":
+            found["gone"] = _attribute_gone(base.data, data)
     except FilmError as error:
         found = {"outcome": "refused", "problem": error.problem}
     except Exception as error:
@@ -85,6 +93,13 @@ def _compare(film: Film, sound: Film, stated: bool) -> dict[str, Any]:
         return {"outcome": "same", **({} if same_size else {"size": list(film.size)})}
     seen = f"{old.mm} {old.source} -> {new.mm} {new.source}"
     return {"outcome": "changed", "changes": changes, "stated": stated, "seen": seen}
+
+
+def _attribute_gone(sound: bytes, data: bytes) -> bool:
+    """Whether the damage left a well-formed file, in which an attribute is absent and none has another value."""
+    old, new = (dcmread(io.BytesIO(content), stop_before_pixels=True) for content in (sound, data))
+    pairs = [(old.get(keyword), new.get(keyword)) for keyword in _STATING]
+    return all(value is None or value == before for before, value in pairs)
 
 
 def _inverted(pixels: Any, sound: Any) -> bool:
@@ -235,6 +250,7 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Counts of all that matters."""
     outcomes = Counter(entry["outcome"] for entry in entries)
     changed = [entry for entry in entries if entry["outcome"] == "changed"]
+    silent = [entry for entry in changed if not entry["stated"] and not entry.get("gone")]
     return {
         "mutants": len(entries),
         "same": outcomes["same"],
@@ -243,9 +259,10 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
         "crashes": outcomes["crash"],
         "hangs": outcomes["hang"] + sum(entry.get("cpu_s", 0) > HANG_S for entry in entries),
         "other_exceptions": outcomes["other exception"],
-        "silent_spacing": sum(not e["stated"] and e["changes"] != ["polarity"] for e in changed),
-        "silent_polarity": sum(not e["stated"] and "polarity" in e["changes"] for e in changed),
-        "stated_changes": sum(e["stated"] for e in changed),
+        "silent_spacing": sum(entry["changes"] != ["polarity"] for entry in silent),
+        "silent_polarity": sum("polarity" in entry["changes"] for entry in silent),
+        "stated_changes": sum(entry["stated"] for entry in changed),
+        "attribute_gone": sum(bool(entry.get("gone")) for entry in changed),
         "peak_mb": max((entry.get("peak_mb", 0.0) for entry in entries), default=0.0),
         "slowest_s": max((entry.get("cpu_s", entry.get("seconds", 0.0)) for entry in entries), default=0.0),
     }

@@ -49,8 +49,8 @@ class Mutant:
         base: the sound film.
         kind: how it was damaged.
         data: its bytes.
-        stated: whether the damage itself is a readable statement of another spacing or polarity: bits flipped within
-            the attribute that states it, a whole other attribute from another film, an attribute that was edited.
+        stated: whether the damage itself is a readable statement of another spacing or polarity: bytes changed within
+            the attribute that states it, such an attribute taken out whole, or another film's in its place.
     """
 
     base: Base
@@ -77,8 +77,37 @@ def mutate(corpus: Sequence[Base], seed: int, number: int) -> Mutant:
     kinds = [kind for kind in KINDS if base.kind == "dicom" or kind not in _DICOM_ONLY]
     kind = kinds[random.integers(len(kinds))]
     data, touched, edited = KINDS[kind](base, random, chosen)
-    stated = edited or any(start < stop and a < stop and start < b for start, stop in base.meaning for a, b in touched)
-    return Mutant(base, kind, data, stated)
+    flipped = any(a < stop and start < b for start, stop in base.meaning for a, b in touched)
+    return Mutant(base, kind, data, edited or flipped or _within_one(base, data) or _whole_elements_gone(base, data))
+
+
+def _within_one(base: Base, data: bytes) -> bool:
+    """Whether all that differs lies within one attribute that states spacing or polarity."""
+    head, tail = _common(base.data, data)
+    return any(start <= head and len(base.data) - tail <= stop for start, stop in base.meaning)
+
+
+def _whole_elements_gone(base: Base, data: bytes) -> bool:
+    """Whether the film is the sound one without some neighboring attributes."""
+    gone, (head, _) = len(base.data) - len(data), _common(base.data, data)
+    starts = [start for start, _, _ in base.elements]
+    ends = {end for _, _, end in base.elements}
+    return gone > 0 and any(
+        start + gone in ends and base.data[:start] + base.data[start + gone :] == data
+        for start in starts
+        if start <= head
+    )
+
+
+def _common(first: bytes, second: bytes) -> tuple[int, int]:
+    """Lengths of the common beginning and of the common end behind it."""
+    shorter = min(len(first), len(second))
+    a, b = (np.frombuffer(data, np.uint8) for data in (first, second))
+    different = np.flatnonzero(a[:shorter] != b[:shorter])
+    head = int(different[0]) if len(different) else shorter
+    rest = shorter - head
+    different = np.flatnonzero(a[len(a) - rest :][::-1] != b[len(b) - rest :][::-1])
+    return head, int(different[0]) if len(different) else rest
 
 
 Touched = list[tuple[int, int]]

@@ -24,7 +24,7 @@ from monai_landmark.data.codestream import codestream_size
 from monai_landmark.data.dicom_gray import grayscale_of
 from monai_landmark.data.dicom_header import ATTRIBUTES, Header
 from monai_landmark.data.dicom_structure import read_attributes
-from monai_landmark.data.film import Film, check_film_file, check_film_size, merge_equal_channels
+from monai_landmark.data.film import MAX_PIXELS_PER_BYTE, Film, check_film_file, check_film_size, merge_equal_channels
 from monai_landmark.data.grayscale import LookupTable, Window, render_gray
 from monai_landmark.data.spacing import SPACING_TAGS, spacing_from_tags
 from monai_landmark.errors import FilmError
@@ -81,6 +81,9 @@ _FACTS = {
     "laterality": "ImageLaterality",
     "photometric": "PhotometricInterpretation",
 }
+# Lossless JPEG spends a bit on every pixel at least (ISO 10918-1, H.1.2.2).
+_DENSEST = {_SYNTAX + ".4.57": 8, _SYNTAX + ".4.70": 8}
+
 # Its messages quote the values of attributes, and tell again what is raised.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 _CONVERT = "convert it to Explicit VR Little Endian with the archive's own tool, or export it again"
@@ -112,7 +115,7 @@ def read_dicom(path: str | PathLike[str], spacing_mm: Any = None, apply_voi: boo
 
 def _read(file: Path, spacing_mm: Any, apply_voi: bool) -> Film:
     syntax = _check_syntax(file)
-    header = Header(_parse(file), file)
+    header = Header(_parse(file, syntax), file)
     _check_kind(header)
     grayscale = grayscale_of(header, apply_voi)
     tags = {} if spacing_mm is not None else {keyword: header.value(keyword) for keyword in SPACING_TAGS}
@@ -152,7 +155,7 @@ def read_stored(path: str | PathLike[str]) -> tuple[Header, NDArray[Any]]:
         warnings.simplefilter("ignore")
         read_dicom(file)
         syntax = _check_syntax(file)
-        header = Header(_parse(file), file)
+        header = Header(_parse(file, syntax), file)
         return header, _decode(header, syntax)
 
 
@@ -181,9 +184,9 @@ def _check_syntax(file: Path) -> str:
     return syntax
 
 
-def _parse(file: Path) -> Dataset:
+def _parse(file: Path, syntax: str) -> Dataset:
     try:
-        return read_attributes(file, ATTRIBUTES)
+        return read_attributes(file, ATTRIBUTES, implicit=syntax == _SYNTAX)
     except Exception as error:
         raise _broken(file, error) from None
 
@@ -250,7 +253,7 @@ def _decode(header: Header, syntax: str) -> NDArray[Any]:
         if not uid.is_encapsulated:
             _check_native_length(header, size)
         elif uid != RLELossless:
-            _check_codestream(header, size)
+            _check_codestream(header, size, syntax)
         codes: NDArray[Any] = pixel_array(header.dataset, decoding_plugin=plugin)
     except (FilmError, KeyboardInterrupt, SystemExit):
         raise
@@ -278,10 +281,11 @@ def _check_native_length(header: Header, size: tuple[int, int]) -> None:
         raise header.error(problem, "PixelData", f"{found} bytes", f"{expected} bytes", "copy or export the film again")
 
 
-def _check_codestream(header: Header, size: tuple[int, int]) -> None:
+def _check_codestream(header: Header, size: tuple[int, int], syntax: str) -> None:
     """The compressed image states its size too, and a decoder would believe that one."""
     frame = get_frame(header.dataset.PixelData, 0, number_of_frames=1)
-    check_film_size(*size, file=header.file, field=f"PixelData {ATTRIBUTES['PixelData']}", stored_bytes=len(frame))
+    sizes = {"stored_bytes": len(frame), "pixels_per_byte": _DENSEST.get(syntax, MAX_PIXELS_PER_BYTE)}
+    check_film_size(*size, file=header.file, field=f"PixelData {ATTRIBUTES['PixelData']}", **sizes)
     stated = codestream_size(frame)
     if stated != size:
         problem = "the compressed image is broken, or of another size than Rows and Columns say"

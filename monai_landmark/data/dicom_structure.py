@@ -24,6 +24,7 @@ from pydicom.valuerep import VR
 __all__ = ["read_attributes"]
 
 _UNDEFINED = 0xFFFFFFFF
+_FIRST_TAG = 0x00080000
 _ITEM = 0xFFFEE000
 _KNOWN = frozenset(str(vr) for vr in VR if len(vr) == 2)
 _TEXT = frozenset(
@@ -36,12 +37,13 @@ _NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _GROUPS = (0x0018, 0x0028, 0x2050)
 
 
-def read_attributes(file: Path, keywords: Collection[str]) -> FileDataset:
+def read_attributes(file: Path, keywords: Collection[str], *, implicit: bool) -> FileDataset:
     """Read some attributes of a file, and look at the frame of all others.
 
     Args:
         file: a DICOM Part 10 file.
         keywords: of the attributes to read.
+        implicit: whether the file leaves value representations out.
 
     Returns:
         The data set with these attributes.
@@ -52,7 +54,7 @@ def read_attributes(file: Path, keywords: Collection[str]) -> FileDataset:
     """
     with _BoundedReader(io.FileIO(file)) as stream:
         tags = [Tag(keyword) for keyword in keywords]
-        return read_partial(stream, _Frame(stream), specific_tags=list(tags))
+        return read_partial(stream, _Frame(stream, implicit), specific_tags=list(tags))
 
 
 class _BoundedReader(io.BufferedReader):
@@ -74,17 +76,20 @@ class _Frame:
 
     Args:
         stream: where pydicom reads; its position is at the value.
+        implicit: whether value representations are left out.
     """
 
-    def __init__(self, stream: _BoundedReader) -> None:
-        self._stream, self._last = stream, 0
+    def __init__(self, stream: _BoundedReader, implicit: bool) -> None:
+        self._stream, self._implicit, self._last = stream, implicit, 0
 
     def __call__(self, tag: int, vr: str | None, length: int) -> bool:
         """Look at one attribute."""
         if tag <= self._last and {tag >> 16, self._last >> 16} & {*_GROUPS}:
             raise ValueError("attributes out of order")
+        if tag < _FIRST_TAG:
+            raise ValueError("an attribute that is not of a data set")
         self._last = tag
-        vr = vr or _implicit_vr(tag)
+        vr = _implicit_vr(tag) if self._implicit else vr  # pydicom takes one that is no word as left out
         if vr not in _KNOWN:
             raise ValueError("unknown value representation")
         if length == _UNDEFINED:

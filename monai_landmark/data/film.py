@@ -97,6 +97,7 @@ def check_film_size(
     field: str,
     pixel_bytes: int = 1,
     stored_bytes: int | None = None,
+    pixels_per_byte: int = MAX_PIXELS_PER_BYTE,
 ) -> None:
     """Refuse an impossible size by the header alone, before any pixel is decoded.
 
@@ -107,6 +108,7 @@ def check_film_size(
         field: where the size is written, for the message.
         pixel_bytes: length of a decoded pixel, all its channels together.
         stored_bytes: length of the stored pixels, where it is known.
+        pixels_per_byte: that the compression can reach.
 
     Raises:
         FilmError: an empty side, more than :data:`MAX_PIXELS` pixels or :data:`MAX_DECODED_BYTES` bytes, or far more
@@ -122,13 +124,13 @@ def check_film_size(
             expected=f"at least 1 x 1 and at most {MAX_PIXELS} pixels in {MAX_DECODED_BYTES} bytes",
             action="export the film again at its own resolution, gray, 8 or 16 bits",
         )
-    if stored_bytes is not None and pixels > max(_SMALL, MAX_PIXELS_PER_BYTE * stored_bytes):
+    if stored_bytes is not None and pixels > max(_SMALL, pixels_per_byte * stored_bytes):
         raise FilmError(
             "the size of the film is impossible",
             file=file,
             field=field,
             value=f"{rows} x {columns} in {stored_bytes} bytes",
-            expected=f"at most {MAX_PIXELS_PER_BYTE} pixels a byte",
+            expected=f"at most {pixels_per_byte} pixels a byte",
             action="copy or export the film again",
         )
     if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:

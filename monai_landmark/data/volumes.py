@@ -24,6 +24,7 @@ from monai_landmark.errors import FilmError
 __all__ = ["read_metaimage", "read_nifti", "read_nrrd"]
 
 _HEADER_BYTES = 2**16
+_LONGEST_LINE = 1000  # the NRRD reader of ITK crashes on lines of some thousand characters
 _NO_TEXT = re.compile(rb"[^\t\n\r -~]|\r(?!\n)")
 # NIfTI's unit of length -> mm; a writer that states none means mm in practice, and the source says "uncalibrated"
 _UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -73,7 +74,9 @@ def _read_itk(file: Path, image_io: str, spacing_mm: Any) -> Film:
         size = _flat(reader.GetSize(), file, _itk_pixel_bytes(reader))
         spacing = spacing_from_header(reader.GetSpacing()[1::-1], file=file, field="spacing", user_mm=spacing_mm)
         pixels = sitk.GetArrayFromImage(reader.Execute())
-        _check_stored(file, header, pixels.nbytes, image_io)
+        if image_io == "MetaImageIO":
+            _check_metaimage(header, reader.GetSpacing(), file)
+        _check_stored(file, header, pixels.nbytes)
     except FilmError:
         raise
     except Exception as error:  # ITK's own are RuntimeErrors; text that is not UTF-8 is another kind
@@ -101,7 +104,7 @@ def _attached_header(file: Path, image_io: str) -> bytes:
         found = re.search(rb"(?im)^\s*ElementDataFile\s*[=:]\s*(\S+)[ \t]*\r?\n", head)
         attached = found is not None and found[1] == b"LOCAL"
     header = head[: found.end()] if found else head
-    if not attached or _NO_TEXT.search(header):
+    if not attached or _NO_TEXT.search(header) or max(map(len, header.splitlines())) > _LONGEST_LINE:
         raise FilmError(
             "the pixels are in another file, or the header is broken",
             file=file,
@@ -112,18 +115,31 @@ def _attached_header(file: Path, image_io: str) -> bytes:
     return header
 
 
-def _check_stored(file: Path, header: bytes, expected: int, image_io: str) -> None:
-    """The pixels fill the film, and the spacing is stated: ITK takes what is missing as 0 and 1 mm.
+def _check_metaimage(header: bytes, spacing: tuple[float, ...], file: Path) -> None:
+    """Every line is a key with a value, and ITK has found the spacing: it takes a missing one as 1 mm.
 
     Raises:
-        ValueError: they do not, or it is not.
         FilmError: the header states no spacing, which a damaged one does not either.
+        ValueError: the header is damaged.
     """
-    if image_io == "MetaImageIO" and not re.search(rb"(?im)^\s*Element(Spacing|Size)\s*[=:]", header):
+    if not all(re.fullmatch(rb"\s*[A-Za-z][\w.|-]*\s*[=:].*|\s*", line) for line in header.splitlines()):
+        raise ValueError("a line is no key with a value")
+    stated = re.findall(rb"(?im)^\s*Element(?:Spacing|Size)\s*[=:]([^\r\n]*)", header)
+    if not stated:
         action = "write ElementSpacing into the header, 1 1 where it is not known"
         raise FilmError("the header states no spacing", file=file, field="ElementSpacing", action=action)
+    if not any(np.allclose([float(word) for word in values.split()], spacing, rtol=1e-6) for values in stated):
+        raise ValueError("the spacing is not the one stated")
+
+
+def _check_stored(file: Path, header: bytes, expected: int) -> None:
+    """The pixels fill the film: ITK takes those that are missing as 0, and leaves out those that are too many.
+
+    Raises:
+        ValueError: they do not.
+    """
     compressed = rb"(?im)^\s*CompressedData\s*[=:]\s*T|^\s*encoding\s*:\s*(gz|gzip)\s*$"
-    plain = rb"(?im)^\s*encoding\s*:\s*raw\s*$" if image_io == "NrrdImageIO" else rb""
+    plain = rb"(?im)^\s*ElementDataFile\s*[=:]|^\s*encoding\s*:\s*raw\s*$"
     with file.open("rb") as stream:
         stream.seek(len(header))
         if re.search(compressed, header):

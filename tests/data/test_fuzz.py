@@ -114,6 +114,15 @@ def test_damaged_tag(tmp_path: Path, edit: tuple[bytes, bytes]):
     _refuse(path)
 
 
+def test_zeros_are_no_attributes(tmp_path: Path):
+    """They would be read as attributes of group 0 and skipped, with the spacing among them."""
+    data = _bytes_of(ImagerPixelSpacing=[0.2, 0.2], PixelSpacing=[0.1, 0.1], KVP="70.0")
+    at, stop = data.index(b"\x18\x00\x60\x00DS"), data.index(b"\x28\x00\x02\x00US")
+    stop -= (stop - at) % 8
+    (tmp_path / "film.dcm").write_bytes(data[:at] + b"\0" * (stop - at) + data[stop:])
+    _refuse(tmp_path / "film.dcm", "broken or cut short")
+
+
 def test_rows_that_do_not_fit_the_pixels(tmp_path: Path):
     """One column less would move each row by one pixel more."""
     _refuse(write_film(tmp_path / "film.dcm", Columns=95), "another size")
@@ -161,6 +170,10 @@ def test_pixels_that_do_not_fill_the_film(tmp_path: Path, suffix: str, packed: b
         for word in (b"Eleme\0tSpacing", b"ElementSpacong"):
             path.write_bytes(data.replace(b"ElementSpacing", word))
             _refuse(path, "header")
+        path.write_bytes(data.replace(b"CenterOfRotation =", b"CenterOfRotation"))  # swallows the line behind it
+        _refuse(path, "broken or cut short")
+    path.write_bytes(data.replace(b"0.2", b"0.2" + b"0" * 20000))  # ITK's NRRD reader crashes
+    _refuse(path, "header")
 
 
 def test_decimal_strings_only(tmp_path: Path):
