@@ -22,6 +22,7 @@ from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.engines.randomness import DrawSampler
 from monai_landmark.errors import WeightsError
 from monai_landmark.files import file_sha256, replace_file, write_text
+from monai_landmark.manifest import write_manifest
 
 __all__ = ["ModelSaver", "TrainingStateSaver", "save_model"]
 
@@ -69,6 +70,7 @@ class ModelSaver:
         card: see :func:`save_model`.
         every_epoch: also after every epoch, so that a stopped run leaves a model.
         schema: written beside the model as ``schema.yaml``, so that the folder can move.
+        inputs: files that went in, for ``run.json`` beside the model, see :func:`monai_landmark.manifest.run_manifest`.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class ModelSaver:
         card: Mapping[str, Any],
         every_epoch: bool = True,
         schema: LandmarkSchema | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         self.network, self.folder, self.card, self.every_epoch = network, Path(folder), card, every_epoch
-        self.schema = schema
+        self.schema, self.inputs, self._told = schema, inputs, False
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer.
@@ -100,6 +103,9 @@ class ModelSaver:
         save_model(network, self.folder, {**self.card, "steps": engine.state.iteration})
         if self.schema is not None:
             self.schema.to_yaml(self.folder / "schema.yaml")
+        if not self._told:
+            write_manifest(self.folder, self.inputs, [self.card["seed"]] if "seed" in self.card else [])
+            self._told = True
 
 
 class TrainingStateSaver:

@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist
 from monai_landmark.data.reader import read_film
 from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.manifest import write_manifest
 from monai_landmark.results.agreement import reader_names, two_readers
 from monai_landmark.results.collect import ResultCollector
 from monai_landmark.results.report import ReportInfo, write_report
@@ -99,10 +100,12 @@ def write_evaluation(
         calibration: that made the results' regions; they are not measured on its films.
 
     Returns:
-        Path of ``report.html``; ``metrics.json``, ``errors.csv`` and ``predictions.json`` lie beside it.
+        Path of ``report.html``; ``metrics.json``, ``errors.csv``, ``predictions.json`` and ``run.json`` lie beside it.
     """
     items = {item["id"]: item for item in load_datalist(datalist, section)}
     trained_on = {*card.get("films", []), *card.get("pseudo_films", [])}
+    inputs = {"datalist": datalist, "section": section, "model_sha256": card.get("sha256")}
+    write_manifest(output_dir, inputs, [card["seed"]] if "seed" in card else [])
     return write_report(
         Path(output_dir) / "report.html",
         results,
