@@ -1,4 +1,7 @@
-"""Measures a detector without training: ``python -m monai_landmark.study.measure mean_shape --datalist FILE ...``."""
+"""Measures a detector without training, or predicts films without annotations by it.
+
+``python -m monai_landmark.study.measure nearest_film --datalist FILE --section unlabelled --output_dir DIR``.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.networks import frozen_features, landmark_network
 from monai_landmark.results.evaluate import write_evaluation
+from monai_landmark.results.files import save_results
 from monai_landmark.study.baselines import BASELINES, GRID, baseline_results
 
 __all__ = ["main"]
@@ -21,6 +25,8 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Predict the films of a section from a few annotated ones, and write the report.
+
+    Of a section without annotations there is nothing to report but ``predictions.json``.
 
     Args:
         argv: the command line without the program's name; ``sys.argv`` by default.
@@ -47,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     own = {film["id"] for film in labeled}
     films = [film for film in load_datalist(args.datalist, args.section) if film["id"] not in own]
     results = baseline_results(args.baseline, labeled, films, schema, network, args.spatial_size)
+    if not any(film.get("landmarks") for film in films):
+        save_results(results, args.output_dir / "predictions.json")
+        return
     card = {
         "initialization": args.baseline,
         "label_budget": len(labeled),

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from monai_landmark.data.datalist import load_datalist
 from monai_landmark.data.schema import LandmarkSchema
+from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.errors import AnnotationError, ConfigurationError
 from monai_landmark.networks import EncoderLandmarkUNet, FrozenFeatures
+from monai_landmark.results.pseudo_labels import pseudo_labeled_films
 from monai_landmark.study.baselines import BASELINES, baseline_results
 from monai_landmark.study.dense_matching import DenseMatcher, Template, _believable, matching_levels, similarity_maps
 from monai_landmark.study.frozen_films import FilmReader, FilmVectors, pooled_vector
+from monai_landmark.study.measure import main as measure
 from monai_landmark.transforms import LandmarkShape
 
 SIZE, SPACING = (96, 80), (0.5, 0.5)
@@ -233,3 +237,14 @@ class TestFrozenFilms:
         bare = {key: value for key, value in item.items() if key != "landmarks"}
         np.testing.assert_array_equal(FilmVectors(network, SIZE)(item), FilmVectors(network, SIZE)(bare))
         np.testing.assert_allclose(np.linalg.norm(FilmVectors(network, SIZE)(item)), 1)
+
+
+def test_films_without_annotations_are_predicted_and_can_be_learned_from(tmp_path: Path) -> None:
+    write_synthetic_dataset(tmp_path, training=4, test=1, unlabelled=2, size=(200, 216))
+    datalist = tmp_path / "datalist.json"
+    words = ["--datalist", str(datalist), "--section", "unlabelled", "--output_dir", str(tmp_path / "found")]
+    measure(["mean_shape", *words, "--labels", "3"])
+    assert [file.name for file in (tmp_path / "found").iterdir()] == ["predictions.json"]
+    films = pseudo_labeled_films(datalist, tmp_path / "found")
+    assert [film["id"] for film in films] == [film["id"] for film in load_datalist(datalist, "unlabelled")]
+    assert all(np.isfinite(film["landmarks"]).any() for film in films)
