@@ -150,8 +150,12 @@ def kill_saving(work: Path, kills: int, draw: random.Random) -> list[dict[str, A
         folder.mkdir()
         bad = 0
         for _ in range(kills):
-            process = fork(partial(writer, network, folder))
-            time.sleep(draw.uniform(0.2, 0.6))
+            begun, begin = os.pipe()
+            process = fork(partial(writer, network, folder, begin))
+            os.close(begin)
+            os.read(begun, 1)  # one file is whole, the next is being written
+            os.close(begun)
+            time.sleep(draw.uniform(0, 0.3))
             os.killpg(process, signal.SIGKILL)
             os.waitpid(process, 0)
             bad += not any(readable(file) for file in folder.glob("*checkpoint.pt"))
@@ -161,18 +165,24 @@ def kill_saving(work: Path, kills: int, draw: random.Random) -> list[dict[str, A
     return found
 
 
-def our_writer(network: nn.Module, folder: Path) -> None:
+def our_writer(network: nn.Module, folder: Path, begin: int) -> None:
     """Write the state of a run again and again."""
     saver, engine = TrainingStateSaver({"network": network}, folder / "checkpoint.pt"), Engine(lambda *_: None)
     engine.state.epoch = engine.state.iteration = 1
+    saver.remove_left_behind()
+    saver(engine)
+    os.write(begin, b".")
     while True:
         saver(engine)
 
 
-def plain_writer(network: nn.Module, folder: Path) -> None:
+def plain_writer(network: nn.Module, folder: Path, begin: int) -> None:
     """The same as most code does it."""
+    state = {"network": network.state_dict(), "epoch": 1, "iteration": 1}
+    torch.save(state, folder / "checkpoint.pt")
+    os.write(begin, b".")
     while True:
-        torch.save({"network": network.state_dict(), "epoch": 1, "iteration": 1}, folder / "checkpoint.pt")
+        torch.save(state, folder / "checkpoint.pt")
 
 
 def readable(file: Path) -> bool:

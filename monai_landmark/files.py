@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import secrets
@@ -12,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO
 
-__all__ = ["file_sha256", "replace_file", "write_text"]
+__all__ = ["file_sha256", "left_behind", "replace_file", "write_text"]
 
 
 @contextmanager
@@ -36,8 +37,7 @@ def replace_file(path: str | PathLike[str], keep: Path | None = None) -> Iterato
             yield stream
         return
     target = path.resolve()
-    # part of the name only, for the longest name a file can have must not grow
-    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f"{_beginning(target)}{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as stream:
             yield stream
@@ -52,6 +52,24 @@ def replace_file(path: str | PathLike[str], keep: Path | None = None) -> Iterato
         temporary.unlink(missing_ok=True)
         raise
     _flush_folder(target.parent)
+
+
+def left_behind(path: str | PathLike[str]) -> list[Path]:
+    """What a process that was killed inside :func:`replace_file` left beside a file.
+
+    Args:
+        path: the file; nobody else may be writing it now.
+
+    Returns:
+        Files that are not needed.
+    """
+    target = Path(path).resolve()
+    return sorted(target.parent.glob(f"{glob.escape(_beginning(target))}{'?' * 16}.tmp"))
+
+
+def _beginning(target: Path) -> str:
+    """Of the temporary file's name; a part of the target's only, for the longest name a file can have must not grow."""
+    return f".{target.name[:40]}."
 
 
 def write_text(path: str | PathLike[str], text: str) -> Path:

@@ -21,7 +21,7 @@ import monai_landmark
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.engines.randomness import DrawSampler
 from monai_landmark.errors import WeightsError
-from monai_landmark.files import file_sha256, replace_file, write_text
+from monai_landmark.files import file_sha256, left_behind, replace_file, write_text
 from monai_landmark.manifest import write_manifest
 
 __all__ = ["ModelSaver", "TrainingStateSaver", "save_model"]
@@ -138,8 +138,14 @@ class TrainingStateSaver:
         """
         engine.add_event_handler(Events.STARTED, self.load)
         if self.save:
+            self.remove_left_behind()
             engine.add_event_handler(Events.STARTED, self._write_last)
             engine.add_event_handler(Events.STARTED, self._mind_the_system)
+
+    def remove_left_behind(self) -> None:
+        """Remove what a run that was killed while it wrote has left beside the checkpoint."""
+        for file in left_behind(self.path):
+            file.unlink(missing_ok=True)
 
     def _write_last(self, engine: Engine) -> None:
         if engine.has_event_handler(self, Events.EPOCH_COMPLETED):

@@ -206,6 +206,12 @@ class TestStopAndResume:
         said = "is missing" if damage == "gone" else "is damaged"
         assert said in caplog.text and "going on from step 6 of" in caplog.text
 
+    def test_what_a_killed_run_left_half_written_is_removed(self, tmp_path):
+        (tmp_path / ".checkpoint.pt.0123456789abcdef.tmp").write_bytes(b"half")
+        (tmp_path / ".other.pt.0123456789abcdef.tmp").write_bytes(b"another's")
+        Toy(tmp_path, 1).run()
+        assert sorted(file.name for file in tmp_path.iterdir()) == [".other.pt.0123456789abcdef.tmp", "checkpoint.pt"]
+
     @pytest.mark.parametrize("damage", ["truncated", "one bit"])
     def test_two_damaged_checkpoints_are_an_error(self, tmp_path, damage):
         Toy(tmp_path, 2).run()
