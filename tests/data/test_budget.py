@@ -9,13 +9,15 @@ import pytest
 
 from monai_landmark.data.budget import labeled_films
 from monai_landmark.errors import ConfigurationError
+from monai_landmark.files import file_sha256
 
 
 @pytest.fixture()
 def datalist(tmp_path: Path) -> Path:
     def item(name: str, annotated: bool = True, **more: object) -> dict[str, object]:
         facts: dict[str, object] = {"image": f"{name}.png", "id": name, "patient": name, "size": [8, 8]}
-        facts |= {"spacing": None, "spacing_source": "none", "sha256": "0" * 64}
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+        facts |= {"spacing": None, "spacing_source": "none", "sha256": file_sha256(tmp_path / f"{name}.png")}
         if annotated:
             facts |= {"landmarks": [[1.0, 2.0]] * 6, "visibility": [2] * 6}
         return facts | more
