@@ -33,7 +33,7 @@ MAX_DECODED_BYTES = 2**27
 #: Pixels for each byte of a compressed film, beyond which the size that it states is not believed. Films take more than
 #: 0.1 bit a pixel; only films of more than :data:`_SMALL` pixels are held to it, for smaller ones cost nothing.
 MAX_PIXELS_PER_BYTE = 256
-_SMALL = 2**22
+_SMALL = 2**21
 # JPEG's color conversion may round the three channels of a gray film apart by this share of the full range.
 _GRAY_TOLERANCE = 2 / 255
 

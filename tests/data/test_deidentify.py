@@ -210,3 +210,22 @@ def test_filter():
     assert "ValueError: bad value of [name " in logged and "film [film " in logged
     assert not any(word in logged for word in ("DOE", "Doe", "19630412"))
     json.dumps(logged)
+
+
+def test_commands_tell_no_attribute(
+    clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    """Names of files are shown to the person at the desk; what the films' attributes hold is shown to nobody."""
+    broken = tmp_path / "films" / "broken.dcm"
+    for number in range(5):
+        planted_film(tmp_path / "films" / f"{number}.dcm", number)
+    broken.write_bytes((clinic / "PLANTED-JILL.dcm").read_bytes()[:3000])
+    datalist = tmp_path / "datalist.json"
+    with caplog.at_level(logging.DEBUG):
+        assert main(["inspect", str(broken.parent), "--json", str(tmp_path / "found.json")]) == 3
+        assert main(["prepare", "folder", str(broken.parent), "--out", str(datalist), "--duplicates", "mark"]) == 3
+        assert main(["leaks", str(datalist), str(broken.parent)]) == 3
+        assert main(["deidentify", str(broken.parent), "--out", str(tmp_path / "out")]) == 3
+    said = "".join(capsys.readouterr()) + caplog.text + (tmp_path / "found.json").read_text() + datalist.read_text()
+    assert [word for word in PLANTS if word.lower() in said.lower()] == []
+    assert len(list((tmp_path / "out").iterdir())) == 5
