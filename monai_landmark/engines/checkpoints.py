@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -165,7 +166,16 @@ class TrainingStateSaver:
             raise SystemExit(128 + signal.SIGTERM)
 
         before = signal.signal(signal.SIGTERM, leave)
-        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _restore(before))
+
+        def end(_: Engine, error: BaseException | None = None) -> None:
+            """Give SIGTERM back to whom it belonged, and pass an exception on."""
+            signal.signal(signal.SIGTERM, before)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._no_room(error) from error  # whatever could not be written
+            if error is not None:
+                raise error
+
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, end)
 
     def load(self, engine: Engine) -> None:
         """Go on from the checkpoint, if there is one.
@@ -234,25 +244,17 @@ class TrainingStateSaver:
             with replace_file(self.path, keep=self.previous) as stream:
                 torch.save({**state, _DIGEST: _digest(state)}, stream)
         except (OSError, RuntimeError) as error:  # torch's writer turns the first into the second
-            raise WeightsError(
-                "the state of the run could not be written",
-                file=self.path,
-                value=f"{type(error).__name__}: {error}",
-                action=f"make room; the same command goes on from step {self._saved}",
-            ) from error
+            raise self._no_room(error) from error
         self._saved = engine.state.iteration
 
-
-def _restore(handler: Any) -> Callable[..., None]:
-    """A handler that gives SIGTERM back to whom it belonged, and passes an exception on."""
-
-    def restore(_: Engine, error: BaseException | None = None) -> None:
-        """Give it back."""
-        signal.signal(signal.SIGTERM, handler)
-        if error is not None:
-            raise error
-
-    return restore
+    def _no_room(self, error: Exception) -> WeightsError:
+        goes_on = f"goes on from step {self._saved}" if self._saved else "starts anew"
+        return WeightsError(
+            "the state of the run could not be written",
+            file=self.path,
+            value=f"{type(error).__name__}: {error}",
+            action=f"make room; the same command {goes_on}",
+        )
 
 
 def _checked_state(file: Path) -> dict[str, Any]:

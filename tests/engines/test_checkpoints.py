@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -242,6 +243,15 @@ class TestStopAndResume:
             signal.signal(signal.SIGXFSZ, ignored)
         assert (tmp_path / "checkpoint.pt").read_bytes() == before
         assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.pt"]
+
+    def test_whatever_meets_a_full_disk_says_what_to_do(self, tmp_path):
+        def log(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        toy = Toy(tmp_path, 3)
+        toy.trainer.add_event_handler(Events.ITERATION_STARTED(once=5), log)
+        with pytest.raises(WeightsError, match=r"No space left.*make room; the same command goes on from step 3"):
+            toy.run()
 
     def test_ended_by_the_system_it_says_where_it_goes_on(self, tmp_path, caplog):
         before = signal.getsignal(signal.SIGTERM)
