@@ -219,7 +219,7 @@ def fill_disk(work: Path, kills: int, draw: random.Random) -> list[dict[str, Any
                 pass
         said = process.communicate(timeout=300)[1]
         step = _checked_state(checkpoint)["iteration"]
-        message = next((line for line in said.splitlines() if "could not be written" in line), "")
+        message = next((line for line in said.splitlines() if "WeightsError: " in line), "")
         print(f"exit code {process.returncode}; checkpoint of step {step} is whole; {message}")
         good = process.returncode == 1 and "make room" in message and str(checkpoint) in message
         (disk / "filler").unlink()
