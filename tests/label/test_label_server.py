@@ -229,13 +229,37 @@ def test_correct_train_predict_anew(server: Server, tmp_path: Path) -> None:
     assert sorted(card["films"]) == ["film0", "film1"]
 
 
-def wait_for_training(server: Server) -> dict[str, Any]:
+def wait_for_training(server: Server, target: str = "/train/") -> dict[str, Any]:
     for _ in range(900):
-        task: dict[str, Any] = server.json("GET", "/train/")
+        task: dict[str, Any] = server.json("GET", target)
+        assert str(server.studies.parent) not in json.dumps(task)
         if task["status"] not in ("SUBMITTED", "RUNNING"):
             return task
         time.sleep(1)
-    pytest.fail("the training did not end")
+    pytest.fail("the task did not end")
+
+
+def test_a_scoring_tells_its_progress_and_no_path(server: Server) -> None:
+    server.json("POST", "/scoring/expected_error", {})
+    task = wait_for_training(server, "/scoring/")
+    assert task["status"] == "DONE" and any("films scored" in line for line in task["details"])
+
+
+def test_a_training_that_fails_says_why_and_no_path(server: Server) -> None:
+    label = server.studies / "labels" / "final" / "film5.json"
+    (server.studies / "film5.png").write_bytes((server.studies / "film3.png").read_bytes())
+    points = [[5.0 + number, 9.0] for number in range(len(server.json("GET", "/info/")["labels"]))]
+    sent = json.dumps({"films": [{"film": "film5", "landmarks": points}]}).encode()
+    for _ in range(60):  # the server watches the folder
+        if "film5" in server.json("GET", "/datastore/?output=all")["objects"]:
+            break
+        time.sleep(1)
+    assert server.form("PUT", "/datastore/label?image=film5&tag=final", label=("x.json", sent))[0] == 200
+    label.write_text("{}")
+    server.json("POST", "/train/landmarks", TWO_STEPS)
+    task = wait_for_training(server)
+    assert task["status"] == "ERROR" and any(line.startswith("failed: ") for line in task["details"]), task
+    assert server.form("DELETE", "/datastore/label?id=film5&tag=final")[0] == 200
 
 
 def test_batch_and_scores(server: Server) -> None:
