@@ -128,6 +128,7 @@ def check_config(
     """
 
     def lookup(name: str) -> Any:
+        """What an id stands for, the bundle's own before the others."""
         for source in (content, others or {}):
             value = _at(source, name)
             if value is not _ABSENT:

@@ -28,6 +28,7 @@ class _PlainLoader(yaml.SafeLoader):
     depth = values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node that is no alias, at a depth that can be read."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         where = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
@@ -42,6 +43,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping without merges and without a key given twice."""
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 raise _Refused("merges mappings with <<", "write the keys out")
@@ -110,6 +112,7 @@ def parse_document(content: bytes, file: str | PathLike[str], suffix: str) -> di
 
 def _json(text: str) -> Any:
     def refuse(constant: str) -> None:
+        """Raise where the parser would make a number of what JSON does not have."""
         raise _Refused(f"has {constant}, which JSON does not know", "write a number or null")
 
     plain = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=refuse)

@@ -83,6 +83,7 @@ class _Check:
         self.plain += (ast.IfExp, ast.BoolOp, ast.Compare, ast.UnaryOp)
 
     def problems(self, node: ast.expr) -> Iterator[str]:
+        """What an expression may not hold, one sentence each."""
         if isinstance(node, self.plain):
             for child in ast.iter_child_nodes(node):
                 if isinstance(child, ast.expr):
