@@ -208,11 +208,20 @@ def _picture(pixels: NDArray[Any], kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+def _photometric(data: bytes) -> list[Span]:
+    """Entry of a little-endian TIFF's directory that says whether 0 is white (tag 262)."""
+    directory = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[directory : directory + 2], "little")
+    entries = range(directory + 2, directory + 2 + 12 * count, 12)
+    return [(at, at + 12) for at in entries if int.from_bytes(data[at : at + 2], "little") == 262]
+
+
 def _pictures(gray16: NDArray[Any], gray8: NDArray[Any], work: Path) -> list[Base]:
     bases = []
 
     def add(name: str, suffix: str, data: bytes, header: int = 128, words: tuple[bytes, ...] = ()) -> None:
         spans = [(at, at + 64) for word in words if (at := data.find(word)) >= 0]
+        spans += _photometric(data) if suffix == ".tif" else []
         bases.append(Base(name, suffix, data, "image", min(header, len(data)), [], spans))
 
     add("png8", ".png", _picture(gray8, "PNG", dpi=(300, 300)))
