@@ -286,17 +286,22 @@ def main() -> int:
     refusals = Counter(entry["problem"] for entry in entries if entry["outcome"] == "refused")
     for problem, films in refusals.most_common():
         print(f"{films:8} {problem}")
+    stated = Counter(entry["kind"] for entry in entries if entry["outcome"] == "changed" and entry["stated"])
+    print("changes that the damaged file states:", ", ".join(f"{kind} {films}" for kind, films in stated.most_common()))
     if args.json:
-        write_records(found, refusals, args)
+        write_records(found, {"refused": refusals, "stated_changes": stated}, args)
     harm = ("crashes", "hangs", "other_exceptions", "silent_spacing", "silent_polarity")
     return int(any(found[name] for name in harm) or found["peak_mb"] >= MEMORY_MB)
 
 
-def write_records(found: dict[str, Any], refusals: Counter[str], args: argparse.Namespace) -> None:
+def write_records(found: dict[str, Any], parts: dict[str, Counter[str]], args: argparse.Namespace) -> None:
     """One record for each count."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     units = {"peak_mb": "MB", "slowest_s": "s"}
-    most = "; ".join(f"{count} {problem}" for problem, count in refusals.most_common(12))
+    notes = {
+        name: "of these: " + "; ".join(f"{count} {what}" for what, count in counted.most_common(14))
+        for name, counted in parts.items()
+    }
     records = [
         {
             "name": f"robustness/fuzz/{name}",
@@ -313,7 +318,7 @@ def write_records(found: dict[str, Any], refusals: Counter[str], args: argparse.
             "reader": "",
             "labels": None,
             "near_duplicates": "",
-            "notes": f"refused as: {most}" if name == "refused" else "",
+            "notes": notes.get(name, ""),
         }
         for name, value in found.items()
         if name != "mutants"
