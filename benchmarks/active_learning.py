@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import monai_landmark
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.files import write_text
 from monai_landmark.label.strategies import STRATEGIES, next_film
+from monai_landmark.manifest import short_commit
 from monai_landmark.metrics import paired_difference, summarize_errors
 from monai_landmark.networks import frozen_features, landmark_network
 from monai_landmark.results.evaluate import write_evaluation
@@ -170,12 +170,11 @@ def table(work: Path, seeds: Sequence[int]) -> None:
 
 
 def _records(budget: int, strategy: str, seeds: list[int], values: list[float], gain: Any) -> list[dict[str, Any]]:
-    command = ["git", "-C", str(Path(monai_landmark.__file__).parent), "rev-parse", "--short", "HEAD"]
     shared = {
         "n": 150,
         "seeds": seeds,
         "command": "python benchmarks/active_learning.py --datalist runs/isbi2015/datalist.json --weights WEIGHTS",
-        "commit": subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip(),
+        "commit": short_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, CPU",
         "split": "from 001-150 without near-duplicates of the test films, test 151-300",

@@ -29,11 +29,11 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch import nn
 
-import monai_landmark
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.engines import TrainingStateSaver
 from monai_landmark.engines.checkpoints import _checked_state
 from monai_landmark.files import write_text
+from monai_landmark.manifest import short_commit
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "xray_landmarks"
 OUT = Path("docs/results/robustness.json")
@@ -268,11 +268,10 @@ def record(name: str, value: float, n: int, notes: str) -> dict[str, Any]:
 
 def save(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Put records in the place of older ones of the same name."""
-    command = ["git", "-C", str(Path(monai_landmark.__file__).parent), "rev-parse", "--short", "HEAD"]
     shared: Mapping[str, Any] = {
         "seeds": [args.seed],
         "command": f"python benchmarks/robustness.py {args.experiment} --kills {args.kills} --seed {args.seed}",
-        "commit": subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip(),
+        "commit": short_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, CPU",
         "split": "synthetic films",

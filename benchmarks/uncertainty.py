@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import monai_landmark
 from monai_landmark.files import write_text
+from monai_landmark.manifest import short_commit
 from monai_landmark.networks import model_card
 from monai_landmark.uncertainty import CALIBRATION_FILE
 
@@ -38,7 +38,7 @@ def main() -> None:
         "n": found[0]["films"],
         "seeds": [card["seed"] for card in cards],
         "command": "python benchmarks/uncertainty.py MODELS --datalist DATALIST",
-        "commit": commit(),
+        "commit": short_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {platform.processor() or 'CPU'}",
         "split": "calibrated on films of 001-150 that are neither labels nor near-duplicates, test 151-300",
@@ -86,12 +86,6 @@ def values_of(found: Mapping[str, Any]) -> dict[str, float]:
 def run(*words: object) -> None:
     """One of the package's commands."""
     subprocess.run([sys.executable, "-m", *map(str, words)], check=True)
-
-
-def commit() -> str:
-    """Of the source that runs."""
-    command = ["git", "-C", str(Path(monai_landmark.__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import monai_landmark
 from monai_landmark.files import file_sha256, write_text
 from monai_landmark.privacy import mask_phi
 
-__all__ = ["RUN_FILE", "run_manifest", "write_manifest"]
+__all__ = ["RUN_FILE", "run_manifest", "short_commit", "write_manifest"]
 
 RUN_FILE = "run.json"
 _PACKAGES = (
@@ -83,25 +83,28 @@ def _version(package: str) -> str | None:
         return None
 
 
+def short_commit() -> str:
+    """Revision of the source that runs, as records state it.
+
+    Returns:
+        The abbreviated hash; empty where it is no git checkout.
+    """
+    return _git("rev-parse", "--short", "HEAD") or ""
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the source that runs; None where it says nothing."""
+    command = ["git", "-C", str(Path(monai_landmark.__file__).parent), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603 - our own
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def _source() -> dict[str, Any]:
     """Revision of the source that runs, and whether it was changed since; None where it is no git checkout."""
-    root = Path(monai_landmark.__file__).parent
-
-    def git(*words: str) -> str | None:
-        """What git says; None where it says nothing."""
-        try:
-            done = subprocess.run(  # noqa: S603 - our own words
-                ["git", "-C", str(root), *words],  # noqa: S607
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=30,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no", "--", ".")
     return {"commit": commit, "changed": None if commit is None or changes is None else bool(changes)}
 
 

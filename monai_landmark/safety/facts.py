@@ -113,10 +113,10 @@ def check_large_files(content: Mapping[str, Any], file: str | PathLike[str]) -> 
     ):
         return [_finding("is no list of large files", file, None, None, "mend it")]
     found = check_facts(content, file, paths=False)
-    for number, entry in enumerate(entries or ()):
-        if unknown := sorted(map(str, entry.keys() - {"path", "url", "hash_val", "hash_type"})):
-            found.append(_finding("tells the download more", file, f"large_files::{number}", unknown, "leave it out"))
+    for number, entry in enumerate(entries):
         name, place, address = f"large_files::{number}", str(entry.get("path", "")), str(entry.get("url", ""))
+        if unknown := sorted(map(str, entry.keys() - {"path", "url", "hash_val", "hash_type"})):
+            found.append(_finding("tells the download more", file, name, unknown, "leave it out"))
         if problem := path_problem(place) or (None if place else "is empty"):
             found.append(_finding(f"a path that {problem}", file, f"{name}::path", place, "do not download it"))
         if not address.startswith("https://"):

@@ -20,6 +20,7 @@ import yaml
 import monai_landmark
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import file_sha256, write_text
+from monai_landmark.manifest import short_commit
 from monai_landmark.study.grid import SELF_TAUGHT, Cell, Initialization, Study, StudyDataset
 
 try:
@@ -357,17 +358,6 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "version": monai_landmark.__version__,
-        "commit": _commit(),
+        "commit": short_commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def _commit() -> str:
-    """Of the source that runs, where it is a git checkout."""
-    root = Path(monai_landmark.__file__).parent
-    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
-    except OSError:  # no git
-        return ""
-    return found.stdout.strip()
