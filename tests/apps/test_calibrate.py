@@ -22,7 +22,13 @@ from monai_landmark.data.datalist import landmarks_array, load_datalist
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.results.evaluation import EvaluatedFilm
-from monai_landmark.uncertainty import Calibration, expected_radial_error
+from monai_landmark.uncertainty import (
+    PEAK_BINS,
+    Calibration,
+    expected_calibration_error,
+    expected_radial_error,
+    peak_probability,
+)
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "xray_landmarks"
 ONE_VIEW = {"views": [[0, 1]]}
@@ -116,7 +122,17 @@ def test_errors_are_those_of_the_predictions(folder: Path) -> None:
     predictor = LandmarkPredictor(BUNDLE, folder / "model", "cpu", calibration=None, **ONE_VIEW)
     done = calibrate(predictor, datalist, ("training",), scale_share=0.0)
     assert done.calibration.scale_films == () and set(done.calibration.scales) == {1.0}
-    assert 0 <= done.calibration_error <= 1
+    peaks, near = [], []
+    for item in calibration_films(datalist, predictor.card)[0]:
+        image, logits = predictor.maps(item)
+        points = predictor.result(item["id"], image, logits).points_mm / item["spacing"][::-1]
+        side_px = np.linalg.norm(np.asarray(image.affine)[:2, :1]) / item["spacing"][0]  # of a grid pixel, square
+        distance = np.linalg.norm(points - landmarks_array(item), axis=1) / side_px
+        near.append(np.where(np.isnan(distance), np.nan, distance < 1 / np.sqrt(np.pi)))
+        peaks.append(peak_probability(logits).numpy())
+    known = ~np.isnan(near)
+    by_hand = expected_calibration_error(np.array(peaks)[known], np.array(near)[known], PEAK_BINS)
+    assert done.calibration_error == pytest.approx(by_hand, abs=1e-9)
     items = {item["id"]: item for item in load_datalist(datalist, "training")}
     for film, errors in list(zip(done.calibration.films, done.errors_mm, strict=True))[:2]:
         film_errors = EvaluatedFilm(predictor(items[film]), landmarks_array(items[film])).errors("mm")
