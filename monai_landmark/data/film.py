@@ -116,32 +116,19 @@ def check_film_size(
     """
     pixels = rows * columns
     if pixels * pixel_bytes > MAX_DECODED_BYTES:
-        raise FilmError(
-            "the size of the film is impossible",
-            file=file,
-            field=field,
-            value=f"{rows} x {columns} of {pixel_bytes} bytes",
-            expected=f"at least 1 x 1 and at most {MAX_PIXELS} pixels in {MAX_DECODED_BYTES} bytes",
-            action="export the film again at its own resolution, gray, 8 or 16 bits",
-        )
-    if stored_bytes is not None and pixels > max(_SMALL, pixels_per_byte * stored_bytes):
-        raise FilmError(
-            "the size of the film is impossible",
-            file=file,
-            field=field,
-            value=f"{rows} x {columns} in {stored_bytes} bytes",
-            expected=f"at most {pixels_per_byte} pixels a byte",
-            action="copy or export the film again",
-        )
-    if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:
-        raise FilmError(
-            "the size of the film is impossible",
-            file=file,
-            field=field,
-            value=f"{rows} x {columns}",
-            expected=f"at least 1 x 1 and at most {MAX_PIXELS} pixels",
-            action="export the film again at its own resolution",
-        )
+        value = f"{rows} x {columns} of {pixel_bytes} bytes"
+        expected = f"at least 1 x 1 and at most {MAX_PIXELS} pixels in {MAX_DECODED_BYTES} bytes"
+        action = "export the film again at its own resolution, gray, 8 or 16 bits"
+    elif stored_bytes is not None and pixels > max(_SMALL, pixels_per_byte * stored_bytes):
+        value, expected = f"{rows} x {columns} in {stored_bytes} bytes", f"at most {pixels_per_byte} pixels a byte"
+        action = "copy or export the film again"
+    elif rows < 1 or columns < 1 or pixels > MAX_PIXELS:
+        value, expected = f"{rows} x {columns}", f"at least 1 x 1 and at most {MAX_PIXELS} pixels"
+        action = "export the film again at its own resolution"
+    else:
+        return
+    problem = "the size of the film is impossible"
+    raise FilmError(problem, file=file, field=field, value=value, expected=expected, action=action)
 
 
 def merge_equal_channels(pixels: NDArray[Any], *, file: str | PathLike[str], field: str) -> NDArray[Any]:
