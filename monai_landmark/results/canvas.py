@@ -23,6 +23,8 @@ __all__ = [
     "font",
     "landmark_title",
     "measure_text",
+    "region_radii",
+    "region_text",
     "scale_bar_mm",
     "schema_segments",
     "spacing_text",
@@ -32,6 +34,7 @@ FloatArray = NDArray[np.float64]
 
 # Okabe and Ito's palette, which stays apart for color-blind readers; the shapes differ as well.
 COLORS = {"prediction": "#56B4E9", "reference": "#E69F00", "error": "#F0E442", "line": "#FFFFFF"}
+COLORS["refer"] = COLORS["reference"]  # apart by shape: a dashed ring, a cross
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,30 @@ def scale_bar_mm(canvas: Canvas, spacing_mm: tuple[float, float] | None) -> tupl
     per_mm = canvas.scale_x / spacing_mm[1]
     fitting = [length for length in (1, 2, 5, 10, 20, 50, 100) if length * per_mm <= canvas.width / 4]
     return (fitting[-1], fitting[-1] * per_mm) if fitting else None
+
+
+def region_radii(result: LandmarkResult, canvas: Canvas) -> FloatArray:
+    """Half axes of the regions in the picture: circles in mm, ellipses where a picture pixel is not square.
+
+    Args:
+        result: with regions in mm, or without.
+        canvas: the picture of its film.
+
+    Returns:
+        ``(K, 2)`` (x, y) in picture pixels, NaN = no region.
+    """
+    if result.region_radius_mm is None or result.spacing_mm is None:
+        return np.full((len(result.names), 2), np.nan)
+    row_mm, col_mm = result.spacing_mm
+    per_mm = np.array([canvas.scale_x / col_mm, canvas.scale_y / row_mm])
+    return np.asarray(result.region_radius_mm[:, None] * per_mm, dtype=np.float64)
+
+
+def region_text(result: LandmarkResult) -> str:
+    """What the rings about the points promise, e.g. ``region holds its landmark in 90 % of cases``; empty without."""
+    if result.guarantee is None or result.region_radius_mm is None:
+        return ""
+    return f"region holds its landmark in {result.guarantee.region_level:.0%} of cases".replace("%", " %")
 
 
 def spacing_text(result: LandmarkResult) -> str:

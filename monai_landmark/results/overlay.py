@@ -23,6 +23,8 @@ from monai_landmark.results.canvas import (
     font,
     landmark_title,
     measure_text,
+    region_radii,
+    region_text,
     scale_bar_mm,
     schema_segments,
     spacing_text,
@@ -85,7 +87,10 @@ def draw_overlay(
     resized = Image.fromarray(gray).resize((canvas.width, canvas.height), Image.Resampling.LANCZOS)
     picture = resized.convert("RGB")
     boxes = _label_boxes(result.names, points, reference, canvas, unit) if labels else [None] * len(points)
-    picture = _draw_marks(picture, points, reference, schema_segments(schema, result.names), boxes, unit)
+    regions = region_radii(result, canvas)
+    picture = _draw_marks(
+        picture, result, (points, reference, regions), schema_segments(schema, result.names), boxes, unit
+    )
     _draw_labels(picture, result.names, boxes, unit)
     _draw_scale_bar(picture, result.spacing_mm, canvas, unit)
     return _with_strip(picture, result, reference is not None, unit)
@@ -135,14 +140,15 @@ def _label_boxes(
 
 def _draw_marks(
     picture: Image.Image,
-    points: FloatArray,
-    reference: FloatArray | None,
+    result: LandmarkResult,
+    placed: tuple[FloatArray, FloatArray | None, FloatArray],
     segments: list[tuple[int, int]],
     boxes: Sequence[Box | None],
     unit: float,
 ) -> Image.Image:
-    """Lines, rings and crosses, drawn large and shrunk: Pillow itself draws without anti-aliasing."""
+    """Lines, regions, rings and crosses, drawn large and shrunk: Pillow itself draws without anti-aliasing."""
     factor = _SUPERSAMPLING
+    points, reference, regions = placed
     layer = Image.new("RGBA", (picture.width * factor, picture.height * factor), (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
 
@@ -161,6 +167,9 @@ def _draw_marks(
         for point, truth in zip(points, reference, strict=True):
             line(point, truth, COLORS["error"], 1.6)
         _crosses(line, reference, 6.0 * unit)
+    refer = np.zeros(len(points), bool) if result.refer is None else result.refer
+    for point, radii, doubtful in zip(points, regions, refer, strict=True):
+        _region(draw, point * factor, radii * factor, 1.2 * unit * factor, bool(doubtful))
     for x, y in points[~np.isnan(points).any(axis=1)]:
         _ring(draw, x * factor, y * factor, 5.5 * unit * factor, 1.8 * unit * factor)
     small = layer.resize(picture.size, Image.Resampling.BOX)
@@ -188,6 +197,19 @@ def _ring(draw: Any, x: float, y: float, radius: float, width: float) -> None:
         reach = radius + grow
         box = [x - reach, y - reach, x + reach, y + reach]
         draw.ellipse(box, outline=color, width=max(1, round(width + 2 * grow)))
+
+
+def _region(draw: Any, center: FloatArray, radii: FloatArray, width: float, refer: bool) -> None:
+    """The ring that holds the landmark as often as promised; dashed where a person should look."""
+    if not np.isfinite((*center, *radii)).all():
+        return
+    box = [*(center - radii), *(center + radii)]
+    for color, grow in (("#00000080", width), (COLORS["refer" if refer else "prediction"], 0.0)):
+        thick = max(1, round(width + 2 * grow))
+        if not refer:
+            draw.ellipse(box, outline=color, width=thick)
+        for start in range(0, 360 if refer else 0, 20):
+            draw.arc(box, start, start + 13, fill=color, width=thick)
 
 
 def _draw_labels(picture: Image.Image, names: Sequence[str], boxes: Sequence[Box | None], unit: float) -> None:
@@ -227,11 +249,14 @@ def _with_strip(picture: Image.Image, result: LandmarkResult, compared: bool, un
     size = max(9, round(13 * unit))
     missing = int(np.isnan(result.points_px[:, 0]).sum())
     model = " ".join(part for part in (result.model_name, (result.model_sha256 or "")[:12]) if part)
+    doubtful = 0 if result.refer is None else int(result.refer.sum())
     lines = [
         [
             ("○ predicted", COLORS["prediction"], False),
             ("\N{MULTIPLICATION SIGN} reference" if compared else "", COLORS["reference"], False),
             (f"{missing} not found" if missing else "", COLORS["error"], False),
+            (f"\N{DOTTED CIRCLE} {doubtful} to look at" if doubtful else "", COLORS["refer"], False),
+            (region_text(result), COLORS["prediction"], False),
             (result.film, _INK, True),
             (model, _QUIET, False),
         ],

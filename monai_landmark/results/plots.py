@@ -22,11 +22,13 @@ from monai_landmark.results.canvas import (
     film_to_gray,
     landmark_title,
     measure_text,
+    region_radii,
     scale_bar_mm,
     schema_segments,
 )
 from monai_landmark.results.evaluation import EvaluatedFilm
 from monai_landmark.results.labels import Box, place_labels
+from monai_landmark.results.result import LandmarkResult
 
 __all__ = ["cumulative_curve", "error_rose", "film_picture", "rose_radius"]
 
@@ -173,7 +175,7 @@ def film_picture(
         widest: largest width of the JPEG.
 
     Returns:
-        An ``<svg>`` element with classes ``prediction``, ``reference``, ``error``, ``lines`` and ``labels``.
+        An ``<svg>`` element with groups ``prediction``, ``region``, ``reference``, ``error``, ``lines``, ``labels``.
     """
     result = film.result
     aspect = result.original_size[0] / result.original_size[1]
@@ -190,6 +192,7 @@ def film_picture(
         data = _jpeg(pixels, canvas)
         parts.append(f'<image href="{data}" width="{canvas.width}" height="{canvas.height}"/>')
     parts.append(_line_group("lines", [(points[a], points[b]) for a, b in schema_segments(schema, result.names)]))
+    parts.append(_region_group(result, points, region_radii(result, canvas)))
     if reference is not None:
         parts.append(_line_group("error", list(zip(points, reference, strict=True))))
         parts.append(_mark_group("reference", reference, names, 'path d="M-6.5,-6.5L6.5,6.5M-6.5,6.5L6.5,-6.5"'))
@@ -235,6 +238,17 @@ def _line_group(kind: str, lines: Sequence[tuple[FloatArray, FloatArray]]) -> st
     known = [(a, b) for a, b in lines if np.isfinite(a).all() and np.isfinite(b).all()]
     path = "".join(f"M{a[0]:.1f},{a[1]:.1f}L{b[0]:.1f},{b[1]:.1f}" for a, b in known)
     return f'<path class="{kind}" d="{path}"/>' if path else ""
+
+
+def _region_group(result: LandmarkResult, points: FloatArray, radii: FloatArray) -> str:
+    refer = np.zeros(len(points), bool) if result.refer is None else result.refer
+    kinds = {False: "", True: ' class="refer"'}
+    rings = [
+        f'<ellipse cx="{x:.1f}" cy="{y:.1f}" rx="{rx:.1f}" ry="{ry:.1f}"{kinds[bool(doubtful)]}/>'
+        for (x, y), (rx, ry), doubtful in zip(points, radii, refer, strict=True)
+        if np.isfinite((x, y, rx, ry)).all()
+    ]
+    return f'<g class="region">{"".join(rings)}</g>' if rings else ""
 
 
 def _mark_group(kind: str, points: FloatArray, texts: Sequence[str], shape: str) -> str:

@@ -23,11 +23,12 @@ from monai_landmark.errors import DataError
 from monai_landmark.files import write_text
 from monai_landmark.results import report_sections as sections
 from monai_landmark.results.agreement import Agreement, agreement_rows, agreement_section, measure_agreement
-from monai_landmark.results.canvas import landmark_title
-from monai_landmark.results.evaluation import evaluate_results
+from monai_landmark.results.canvas import landmark_title, region_text
+from monai_landmark.results.evaluation import Evaluation, evaluate_results
 from monai_landmark.results.files import save_results
 from monai_landmark.results.html import number
 from monai_landmark.results.plots import film_picture
+from monai_landmark.results.report_films import film_table, gallery
 from monai_landmark.results.report_info import ReportInfo
 from monai_landmark.results.result import LandmarkResult
 from monai_landmark.results.table import Measurement, Row, errors_csv, jsonable
@@ -173,6 +174,12 @@ def _pictures(
     return pictures, [f"Without a picture, because the film could not be read: {names}."] if unreadable else []
 
 
+def _promise(evaluation: Evaluation) -> str:
+    """What the films' regions promise, if all promise the same."""
+    promises = {text for film in evaluation.films if (text := region_text(film.result))}
+    return promises.pop() if len(promises) == 1 else ""
+
+
 def _caption(measurement: Measurement, row: Row) -> str:
     unit = measurement.unit
     parts = [f"<b>{escape(row['film'])}</b>"]
@@ -184,6 +191,8 @@ def _caption(measurement: Measurement, row: Row) -> str:
             )
     elif row["confidence"] is not None:
         parts.append(f"confidence {number(row['confidence'])}")
+    if row["refer"]:
+        parts.append(f"{row['refer']} to be looked at")
     if lost := row["landmarks"] - row["found"]:
         parts.append(f"{lost} not found")
     if row["near_duplicates"]:
@@ -225,8 +234,8 @@ def _body(
 ) -> str:
     evaluation, summary, landmarks = measurement.evaluation, document["all_films"], document["landmarks"]
     groups, pictures = shown
-    films = sections.gallery(groups, pictures, evaluation.has_reference) if pictures else ""
-    table = sections.film_table(measurement, document["film_rows"])
+    films = gallery(groups, pictures, evaluation.has_reference, _promise(evaluation)) if pictures else ""
+    table = film_table(measurement, document["film_rows"])
     origin = sections.provenance(evaluation, info, document["spacing_sources"])
     if summary is None:
         return sections.prediction_headline(evaluation) + sections.notices(notes) + films + table + origin

@@ -17,8 +17,6 @@ from monai_landmark.results.table import Measurement, Row
 
 __all__ = [
     "curve_section",
-    "film_table",
-    "gallery",
     "headline",
     "landmark_table",
     "leak_table",
@@ -213,31 +211,6 @@ def measured_section(measurement: Measurement, info: ReportInfo, summary: Row) -
     return section("How it was measured", definitions(entries))
 
 
-def gallery(groups: Mapping[str, Sequence[int]], pictures: Mapping[int, tuple[str, str]], compared: bool) -> str:
-    """Films with their landmarks, to click on.
-
-    Args:
-        groups: heading -> rows of ``pictures``; an empty heading is not shown.
-        pictures: row -> (svg, caption as HTML).
-        compared: whether reference points are drawn.
-
-    Returns:
-        HTML.
-    """
-    legend = '<span><i class="ring">\N{WHITE CIRCLE}</i>predicted</span>'
-    if compared:
-        legend += '<span><i class="x">\N{MULTIPLICATION SIGN}</i>reference</span>'
-    parts = [f'<p class="legend">{legend}<span>click a film to enlarge it</span></p>']
-    for heading, rows in groups.items():
-        parts.append((f"<h3>{escape(heading)}</h3>" if heading else "") + '<div class="films">')
-        for row in rows:
-            svg, caption = pictures[row]
-            button = f'<button type="button" aria-label="Enlarge this film">{svg}</button>'
-            parts.append(f"<figure>{button}<figcaption>{caption}</figcaption></figure>")
-        parts.append("</div>")
-    return section("Films", "".join(parts), kind="long")
-
-
 def landmark_table(measurement: Measurement, rows: Sequence[Row], summary: Row) -> str:
     """One row per landmark, sortable, with bars for mean error and first success rate.
 
@@ -300,48 +273,6 @@ def roses_section(measurement: Measurement, rows: Sequence[Row]) -> str:
         f"{threshold:g} {unit}, rim {radius:.1f} {unit}; larger dots on the rim lie farther out. Plus: mean shift."
     )
     return section("Error roses", f'<div class="roses">{"".join(figures)}</div>', hint=hint, kind="long")
-
-
-def film_table(measurement: Measurement, rows: Sequence[Row]) -> str:
-    """Every film, sortable.
-
-    Args:
-        measurement: unit and whether there is a reference.
-        rows: :meth:`Measurement.film_rows`.
-
-    Returns:
-        HTML.
-    """
-    unit, compared = measurement.unit, measurement.evaluation.has_reference
-    leaks = any(row["near_duplicates"] for row in rows)
-    largest = max((row[f"mean_{unit}"] or 0.0 for row in rows), default=0.0) or 1.0
-    heads = ["Film", "Found", "Confidence"]
-    heads += [f"Mean {unit}", f"Largest {unit}", "Where"] if compared else []
-    heads += ["Spacing mm", "Source"] + (["Near-duplicate of"] if leaks else [])
-    cells = []
-    for row in rows:
-        line = [Cell(escape(row["film"]), kind="wrap"), Cell(f"{row['found']}/{row['landmarks']}", row["found"])]
-        line.append(Cell(number(row["confidence"]), row["confidence"]))
-        if compared:
-            mean, worst = row[f"mean_{unit}"], row["worst_landmark"]
-            line.append(Cell(number(mean), mean, None if mean is None else mean / largest))
-            line.append(Cell(number(row[f"max_{unit}"]), row[f"max_{unit}"]))
-            line.append(Cell(escape(landmark_title(worst or DASH)), kind="text"))
-        line += [_spacing_cell(row["spacing_mm"]), Cell(escape(row["spacing_source"]), kind="text")]
-        chips = "".join(f'<span class="chip">{escape(name)}</span> ' for name in row["near_duplicates"])
-        line += [Cell(chips or DASH, kind="text")] if leaks else []
-        cells.append(line)
-    text = {heads.index(head) for head in ("Where", "Source", "Near-duplicate of") if head in heads}
-    html = table(heads, cells, text_columns=text, kind="sortable")
-    return section("All films", f'<div class="scroll tall">{html}</div>', hint="Click a heading to sort.", kind="long")
-
-
-def _spacing_cell(spacing: Sequence[float] | None) -> Cell:
-    if spacing is None:
-        return Cell(DASH, None)
-    row_mm, col_mm = spacing
-    text = f"{row_mm:.4g}" if row_mm == col_mm else f"{row_mm:.4g} \N{MULTIPLICATION SIGN} {col_mm:.4g}"
-    return Cell(text, row_mm)
 
 
 def provenance(evaluation: Evaluation, info: ReportInfo, spacing_rows: Sequence[Row]) -> str:

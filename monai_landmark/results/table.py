@@ -99,7 +99,7 @@ class Measurement:
         return 100.0 * float(hits.mean()) if points.size else None
 
     def film_rows(self) -> list[Row]:
-        """One row per film: counts, mean and largest error, confidence, spacing and near-duplicates."""
+        """One row per film: counts, mean and largest error, confidence, referrals, spacing and near-duplicates."""
         films, errors = self.evaluation.films, self.evaluation.errors
         return [self._film_row(film, row) for film, row in zip(films, errors, strict=True)]
 
@@ -117,6 +117,7 @@ class Measurement:
             f"max_{self.unit}": None if worst is None else float(errors[worst]),
             "worst_landmark": None if worst is None else self.evaluation.names[worst],
             "confidence": None if result.confidence is None else _mean_found(result.confidence),
+            "refer": None if result.refer is None else int(result.refer.sum()),
             "spacing_mm": None if result.spacing_mm is None else list(result.spacing_mm),
             "spacing_source": result.spacing_source,
             "near_duplicates": list(film.near_duplicates),

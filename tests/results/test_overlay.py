@@ -11,7 +11,7 @@ from monai_landmark.errors import DataError
 from monai_landmark.results.canvas import COLORS, film_canvas, film_to_gray, scale_bar_mm, spacing_text
 from monai_landmark.results.labels import place_labels
 from monai_landmark.results.overlay import draw_overlay, write_overlay
-from monai_landmark.results.result import LandmarkResult
+from monai_landmark.results.result import Guarantee, LandmarkResult
 
 RGB = tuple(int(COLORS["prediction"][i : i + 2], 16) for i in (1, 3, 5))
 ORANGE = tuple(int(COLORS["reference"][i : i + 2], 16) for i in (1, 3, 5))
@@ -46,6 +46,35 @@ def test_ring_and_cross_lie_where_they_should(size: tuple[int, int], spacing: tu
     scale = np.array([picture.width / size[1], height / size[0]])
     for color, expected in ((RGB, point[0]), (ORANGE, reference[0])):
         np.testing.assert_allclose(centroid(picture, color, round(height)), (expected + 0.5) * scale, atol=1.5)
+
+
+def test_regions_have_their_size_in_mm_and_referred_ones_are_dashed() -> None:
+    spacing, radius = (0.2, 0.1), 4.0
+    promise = Guarantee(0.9, 4.0, 0.1)
+    drawn = {}
+    for refer in (False, True):
+        result = make_result(
+            [[120, 150]],
+            spacing_mm=spacing,
+            spacing_source="user",
+            region_radius_mm=[radius],
+            refer=[refer],
+            guarantee=promise,
+        )
+        picture = draw_overlay(np.zeros((300, 240), np.float32), result, labels=False)
+        height = round(picture.width * 300 * 0.2 / (240 * 0.1))
+        pixels = np.asarray(picture, dtype=int)[:height]
+        color = ORANGE if refer else RGB
+        rows, columns = np.nonzero(np.abs(pixels - color).max(axis=2) < 70)
+        per_mm = picture.width / (240 * 0.1)
+        assert (columns.max() - columns.min()) / 2 / per_mm == pytest.approx(radius, abs=0.15)
+        assert (rows.max() - rows.min()) / 2 / per_mm == pytest.approx(radius, abs=0.15)
+        middle = np.array([(rows.max() + rows.min()) / 2, (columns.max() + columns.min()) / 2])
+        angles = np.degrees(np.arctan2(rows - middle[0], columns - middle[1]))
+        far = np.hypot(rows - middle[0], columns - middle[1]) > 0.9 * radius * per_mm
+        drawn[refer] = len(np.unique(np.round(angles[far])))
+    assert drawn[False] > 300
+    assert 150 < drawn[True] < 300  # a ring with gaps
 
 
 def test_small_films_are_magnified_and_large_ones_shrunk() -> None:

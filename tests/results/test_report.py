@@ -20,6 +20,7 @@ from monai_landmark.errors import DataError
 from monai_landmark.results import LandmarkResult, load_results, save_results
 from monai_landmark.results.evaluation import evaluate_results
 from monai_landmark.results.report import ReportInfo, write_report
+from monai_landmark.results.result import Guarantee
 
 NAMES = ("alpha", "beta_two", "gamma")
 SIZE = (120, 90)
@@ -186,6 +187,28 @@ def test_predictions_without_reference_make_a_gallery(tmp_path) -> None:
     assert html.count("<figure>") == 4
     assert "Error roses" not in html
     assert not (tmp_path / "errors.csv").exists()
+
+
+def test_regions_and_referrals_are_drawn_told_and_counted(tmp_path) -> None:
+    promise = {
+        "region_radius_mm": [2.0, 3.0, np.nan],
+        "refer": [True, False, False],
+        "guarantee": Guarantee(0.9, 4, 0.1),
+    }
+    results, references = cohort(2, **promise)
+    page, metrics = read(write_report(tmp_path / "r.html", results, references, films=film))
+    ellipses = re.findall(r'<ellipse cx="[\d.]+" cy="[\d.]+" rx="([\d.]+)" ry="([\d.]+)"( class="refer")?/>', page)
+    assert len(ellipses) == 4  # two films, and the third landmark has no region
+    assert [bool(kind) for *_, kind in ellipses] == [True, False, True, False]
+    # One film pixel is 0.25 mm wide and 0.5 mm tall, and the picture keeps true proportions: circles.
+    assert all(float(rx) == pytest.approx(float(ry), rel=0.01) for rx, ry, _ in ellipses)
+    assert float(ellipses[1][0]) == pytest.approx(1.5 * float(ellipses[0][0]), rel=0.01)
+    assert "region holds its landmark in 90 % of cases" in page
+    assert "1 to be looked at" in page
+    assert "<th" in page and "To look at" in page
+    assert [row["refer"] for row in metrics["film_rows"]] == [1, 1]
+    plain, _ = read(write_report(tmp_path / "plain.html", *cohort(2), films=film))
+    assert "<ellipse" not in plain and "To look at" not in plain
 
 
 def test_pictures_are_asked_for_the_shown_films_only_and_a_broken_one_is_told(tmp_path) -> None:
