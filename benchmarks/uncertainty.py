@@ -21,7 +21,8 @@ from monai_landmark.manifest import short_commit
 from monai_landmark.networks import model_card
 from monai_landmark.uncertainty import CALIBRATION_FILE
 
-MEASURES = {"ere_auroc_4mm": "", "ere_spearman": "", "coverage90": "%", "referral20_gain": "%", "radius90_mm": "mm"}
+MEASURES = {"ere_auroc_4mm": "", "ere_spearman": "", "coverage90": "%", "referral20_gain": "%"}
+MEASURES |= {"radius90_mm": "mm", "measure95_held": "%"}
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def measured(model: Path, datalist: Path) -> dict[str, Any]:
         words = ["--datalist", datalist, "--model_dir", model, "--output_dir", output]
         run("monai.bundle", "run", "evaluate", "--config_file", config, *words)
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-    return dict(metrics["uncertainty"])
+    return metrics["uncertainty"] | {"measurements": metrics["measurements"]}
 
 
 def values_of(found: Mapping[str, Any]) -> dict[str, float]:
@@ -80,6 +81,7 @@ def values_of(found: Mapping[str, Any]) -> dict[str, float]:
         "coverage90": sum(row["covered_percent"] * row["n"] for row in rows) / count,
         "referral20_gain": 100 * next(one["gain"] for one in found["referral"] if one["by"] == "landmark"),
         "radius90_mm": statistics.mean(row["median_radius_mm"] for row in rows),
+        "measure95_held": statistics.mean(row["held_percent"] for row in found["measurements"]),
     }
 
 

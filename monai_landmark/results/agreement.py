@@ -14,9 +14,10 @@ from monai_landmark.data.datalist import landmarks_array
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.metrics import BlandAltman, IntraclassCorrelation, bland_altman, intraclass_correlation
 from monai_landmark.results.canvas import landmark_title
-from monai_landmark.results.evaluation import EvaluatedFilm, Evaluation
+from monai_landmark.results.evaluation import Evaluation
 from monai_landmark.results.html import DASH, Cell, number, section, table
 from monai_landmark.results.measurements import UNITS, Kind, kind_of, measure_points, measured_sd
+from monai_landmark.results.result import LandmarkResult
 
 __all__ = ["Agreement", "agreement_rows", "agreement_section", "measure_agreement", "reader_names", "two_readers"]
 
@@ -25,6 +26,10 @@ Readings = tuple[FloatArray, FloatArray]
 
 _SIGNS = {"deg": "\N{DEGREE SIGN}", "mm": " mm", "1": ""}
 _DIGITS = {"deg": 2, "mm": 2, "1": 3}
+_EXPECTED = (
+    " Expected SD is what the landmarks' own expected errors give, the films' median; Held is the share of films whose "
+    "reference lies within 1.96 of its own film's expected SD, 95 % if they are right and normal."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +41,27 @@ class Agreement:
         kind: angle, distance or ratio.
         readings: ``(N,)`` from the reference and ``(N,)`` from the prediction, films where both are known.
         readers: ``(M,)`` from the first and ``(M,)`` from the second reader, films where both are known.
-        expected_sd: root mean square of the predictions' expected standard deviations, NaN when unknown.
+        expected: ``(N,)`` standard deviation that each prediction expects of itself, NaN when unknown.
     """
 
     name: str
     kind: Kind
     readings: Readings
     readers: Readings
-    expected_sd: float
+    expected: FloatArray
+
+    @property
+    def expected_sd(self) -> float:
+        """Median of the expected standard deviations, NaN when unknown: a few lost films would rule a mean square."""
+        known = self.expected[np.isfinite(self.expected)]
+        return float(np.median(known)) if known.size else float("nan")
+
+    @property
+    def held_percent(self) -> float:
+        """Share of films whose reference lies within 1.96 expected SD of the prediction; 95 if all is normal."""
+        known = np.isfinite(self.expected)
+        off = np.abs(self.readings[1] - self.readings[0])[known]
+        return 100.0 * float((off <= 1.96 * self.expected[known]).mean()) if off.size else float("nan")
 
 
 def reader_names(items: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -91,48 +109,39 @@ def measure_agreement(
     """
     if schema is None or evaluation.names != schema.landmarks:
         return []
-    predicted, reference = [], []
+    predicted, reference, expected = [], [], []
     first, second = [], []
     for film in evaluation.films:
         spacing = film.result.spacing_mm
         if film.reference_px is not None:
             predicted.append(measure_points(film.result.points_px, schema, spacing))
             reference.append(measure_points(film.reference_px, schema, spacing))
+            expected.append(_expected_sd(film.result, schema))
         if readers and film.result.film in readers:
             one, other = readers[film.result.film]
             first.append(measure_points(one, schema, spacing))
             second.append(measure_points(other, schema, spacing))
-    spread = _expected_sd(evaluation.films, schema)
     found = []
     for name in [*schema.angles, *schema.distances, *schema.ratios]:
-        readings = _both(reference, predicted, name)
-        if len(readings[0]) > 1:
-            between = _both(first, second, name)
-            found.append(Agreement(name, kind_of(schema, name), readings, between, spread.get(name, float("nan"))))
+        *readings, spread = _known(name, reference, predicted, expected)
+        if len(spread) > 1:
+            between = _known(name, first, second)
+            found.append(
+                Agreement(name, kind_of(schema, name), (readings[0], readings[1]), (between[0], between[1]), spread)
+            )
     return found
 
 
-def _both(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], name: str) -> Readings:
-    pairs = np.array([(one[name], other[name]) for one, other in zip(first, second, strict=True)]).reshape(-1, 2)
-    known = pairs[np.isfinite(pairs).all(axis=1)]
-    return known[:, 0], known[:, 1]
+def _known(name: str, *columns: Sequence[Mapping[str, float]]) -> tuple[FloatArray, ...]:
+    """One measure of several columns of films: those films whose first two values are known."""
+    values = np.array([[film[name] for film in films] for films in columns]).reshape(len(columns), -1)
+    return tuple(values[:, np.isfinite(values[:2]).all(axis=0)])
 
 
-def _expected_sd(films: Sequence[EvaluatedFilm], schema: LandmarkSchema) -> dict[str, float]:
-    """Root mean square over the measured films of what their landmarks' expected errors give."""
-    spreads = [
-        measured_sd(film.result.points_px, schema, film.result.spacing_mm, film.result.expected_error_mm)
-        for film in films
-        if film.reference_px is not None
-        and film.result.spacing_mm is not None
-        and film.result.expected_error_mm is not None
-    ]
-    values = {name: np.array([spread[name] for spread in spreads]) for name in (spreads[0] if spreads else {})}
-    return {
-        name: float(np.sqrt(np.square(column[np.isfinite(column)]).mean()))
-        for name, column in values.items()
-        if np.isfinite(column).any()
-    }
+def _expected_sd(result: LandmarkResult, schema: LandmarkSchema) -> Mapping[str, float]:
+    if result.spacing_mm is None or result.expected_error_mm is None:
+        return dict.fromkeys([*schema.angles, *schema.distances, *schema.ratios], float("nan"))
+    return measured_sd(result.points_px, schema, result.spacing_mm, result.expected_error_mm)
 
 
 def agreement_rows(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
@@ -142,8 +151,9 @@ def agreement_rows(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
         agreements: see :func:`measure_agreement`.
 
     Returns:
-        One row per measure: ``measure, kind, unit, expected_sd``, and under ``prediction`` and ``readers`` (None
-        without two readers) ``n, icc, icc_interval, bias, bias_interval, sd, limits, lower_interval, upper_interval``.
+        One row per measure: ``measure, kind, unit, expected_sd, held_percent``, and under ``prediction`` and
+        ``readers`` (None without two readers) ``n, icc, icc_interval, bias,
+        bias_interval, sd, limits, lower_interval, upper_interval``.
     """
     return [
         {
@@ -151,6 +161,7 @@ def agreement_rows(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
             "kind": one.kind,
             "unit": UNITS[one.kind],
             "expected_sd": one.expected_sd,
+            "held_percent": one.held_percent,
             "prediction": _numbers(one.readings),
             "readers": _numbers(one.readers) if len(one.readers[0]) > 1 else None,
         }
@@ -196,7 +207,7 @@ def agreement_section(agreements: Sequence[Agreement]) -> str:
         "take films as independent. Films without a pixel spacing count for angles and ratios only, their pixels taken "
         "as square."
     )
-    hint += " Expected SD is what the landmarks' own expected errors give, to be held against SD." if expected else ""
+    hint += _EXPECTED if expected else ""
     body = _table([_cells(one, one.readings, expected) for one in agreements], expected)
     body = f"<h3>Prediction against reference</h3>{body}" if both else body
     if both:
@@ -215,7 +226,7 @@ def agreement_section(agreements: Sequence[Agreement]) -> str:
 
 def _table(rows: Sequence[Sequence[Cell]], expected: bool = False) -> str:
     heads = ["Measure", "Films", "ICC(2,1)", "95 % CI", "Bias", "95 % CI", "Limits of agreement", "SD"]
-    html = table(heads + ["Expected SD"] * expected, rows, kind="sortable")
+    html = table(heads + ["Expected SD", "Held %"] * expected, rows, kind="sortable")
     return f'<div class="scroll">{html}</div>'
 
 
@@ -226,7 +237,10 @@ def _cells(one: Agreement, readings: Readings, expected: bool = False) -> list[C
     cells += [Cell(number(icc.value, 3), icc.value), Cell(_range(icc.interval, 2))]
     cells += [Cell(_measure(spread.bias, unit), spread.bias), Cell(_range(spread.bias_interval, digits))]
     cells += [Cell(_range((spread.lower, spread.upper), digits)), Cell(number(spread.sd, digits), spread.sd)]
-    return cells + ([Cell(number(one.expected_sd, digits), one.expected_sd)] if expected else [])
+    if expected:
+        held = Cell(number(one.held_percent, 1), one.held_percent)
+        cells += [Cell(number(one.expected_sd, digits), one.expected_sd), held]
+    return cells
 
 
 def _measure(value: float, unit: str) -> str:

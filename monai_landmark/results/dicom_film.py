@@ -10,6 +10,7 @@ import importlib
 import logging
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -27,7 +28,16 @@ from monai_landmark.errors import ConfigurationError, DataError, FilmError
 from monai_landmark.files import replace_file
 from monai_landmark.results.result import LandmarkResult
 
-__all__ = ["DicomFilm", "equipment", "film_points", "import_highdicom", "is_dicom", "read_dicom_film", "save_dicom"]
+__all__ = [
+    "DicomFilm",
+    "equipment",
+    "film_points",
+    "import_highdicom",
+    "is_dicom",
+    "read_dicom_film",
+    "read_dicom_slices",
+    "save_dicom",
+]
 
 #: Without these nothing can refer to a film (type 1).
 _REFERENCE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -100,6 +110,29 @@ def read_dicom_film(path: str | PathLike[str]) -> DicomFilm:
                 action="predict films of other formats without --dicom",
             ) from None
         return _header(film, Path(path))
+
+
+def read_dicom_slices(files: Sequence[str | PathLike[str]]) -> list[Any]:
+    """Headers of a series, as highdicom takes them for what an object about the series refers to.
+
+    Args:
+        files: of the series.
+
+    Returns:
+        pydicom data sets without pixels, in the order of the files.
+
+    Raises:
+        FilmError: one is not DICOM or broken.
+    """
+    found = []
+    for file in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found.append(dcmread(file, stop_before_pixels=True))
+            except (InvalidDicomError, OSError):
+                raise FilmError("not a DICOM file", file=file, action="export the series again") from None
+    return found
 
 
 def import_highdicom() -> Any:

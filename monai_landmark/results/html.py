@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import Any
 
-__all__ = ["DASH", "Cell", "definitions", "number", "percent", "section", "table"]
+from monai_landmark import __version__
+
+__all__ = ["DASH", "Cell", "definitions", "number", "page", "percent", "section", "table"]
 
 DASH = "\N{EN DASH}"
 
@@ -110,3 +116,34 @@ def section(title: str, html: str, *, hint: str = "", kind: str = "") -> str:
     """
     below = f'<p class="hint">{escape(hint)}</p>' if hint else ""
     return f'<section class="{kind}"><h2>{escape(title)}</h2>{below}{html}</section>'
+
+
+def page(title: str, parts: Sequence[str], body: str, *, disclaimer: str, numbers: str) -> str:
+    """A whole page that opens from disk without the network.
+
+    Args:
+        title: plain text.
+        parts: of the subtitle, plain text; empty ones are left out.
+        body: content, HTML.
+        disclaimer: what the numbers are not for.
+        numbers: the files beside the page that hold its numbers.
+
+    Returns:
+        HTML.
+    """
+    folder = Path(__file__).parent
+    script = (folder / "report_script.html").read_text(encoding="utf-8")
+    # Naming the script's hash in the page's policy keeps every other script from running, whatever a film is called.
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    template = Template((folder / "report_template.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(title),
+        subtitle=escape(" \N{MIDDLE DOT} ".join(filter(None, parts))),
+        script_hash=f"sha256-{digest}",
+        script=script,
+        body=body,
+        footer=escape(
+            f"Made by monai_landmark {__version__}. Not a medical device, {disclaimer}. "
+            f"All numbers of this page are in {numbers} beside it."
+        ),
+    )

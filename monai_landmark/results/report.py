@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from html import escape
 from os import PathLike
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from monai_landmark import __version__
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import DataError
 from monai_landmark.files import write_text
@@ -26,7 +22,7 @@ from monai_landmark.results.agreement import Agreement, agreement_rows, agreemen
 from monai_landmark.results.canvas import landmark_title, region_text
 from monai_landmark.results.evaluation import Evaluation, evaluate_results
 from monai_landmark.results.files import save_results
-from monai_landmark.results.html import number
+from monai_landmark.results.html import number, page
 from monai_landmark.results.plots import film_picture
 from monai_landmark.results.report_films import film_table, gallery
 from monai_landmark.results.report_info import ReportInfo
@@ -258,21 +254,7 @@ def _body(
 
 
 def _page(info: ReportInfo, measurement: Measurement, document: Mapping[str, Any], body: str) -> str:
-    folder = Path(__file__).parent
-    script = (folder / "report_script.html").read_text(encoding="utf-8")
-    # Naming the script's hash in the page's policy keeps every other script from running, whatever a film is called.
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     count = document["films"]
     parts = [info.dataset, info.split, f"{count} film{'' if count == 1 else 's'}", info.date]
-    template = Template((folder / "report_template.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(info.title),
-        subtitle=escape(" \N{MIDDLE DOT} ".join(filter(None, parts))),
-        script_hash=f"sha256-{digest}",
-        script=script,
-        body=body,
-        footer=escape(
-            f"Made by monai_landmark {__version__}. Not a medical device, {document['disclaimer']}. "
-            "All numbers of this page are in metrics.json, errors.csv and predictions.json beside it."
-        ),
-    )
+    numbers = "metrics.json, errors.csv and predictions.json"
+    return page(info.title, parts, body, disclaimer=document["disclaimer"], numbers=numbers)

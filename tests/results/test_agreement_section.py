@@ -73,8 +73,15 @@ def test_expected_spread_stands_beside_the_actual_one(tmp_path: Path) -> None:
     results, references, _ = cohort(expected_error_mm=np.full(3, 1.5 * np.sqrt(np.pi / 2)))
     page, rows = written(tmp_path, results, references, SCHEMA)
     assert rows[1]["expected_sd"] == pytest.approx(1.5 * np.sqrt(2), rel=0.01)
-    assert "Expected SD" in page and "Reader against reader" not in page
+    assert "Expected SD" in page and "Held %" in page and "Reader against reader" not in page
     assert rows[1]["readers"] is None
+    assert 86 <= rows[1]["held_percent"] <= 100  # 95 of 100 are expected; 30 films
+
+
+def test_a_network_too_sure_of_itself_holds_too_few(tmp_path: Path) -> None:
+    results, references, _ = cohort(expected_error_mm=np.full(3, 0.15 * np.sqrt(np.pi / 2)))
+    _, rows = written(tmp_path, results, references, SCHEMA)
+    assert 2 <= rows[1]["held_percent"] <= 40  # 1.96 tenths of a standard deviation hold 15.5 %
 
 
 def test_films_without_spacing_have_no_distances(tmp_path: Path) -> None:
