@@ -46,6 +46,28 @@ class DiffusionObjective(Objective):
         """Number of timesteps T; 0 is a clean film."""
         return int(self.scheduler.num_train_timesteps)
 
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """What of a film is noised: the film itself, unless an objective works in the latent space of an autoencoder.
+
+        Args:
+            image: ``(B, C, H, W)``.
+
+        Returns:
+            ``image``.
+        """
+        return image
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """The film of what :meth:`encode` makes.
+
+        Args:
+            latent: as :meth:`encode` returns it.
+
+        Returns:
+            ``latent``.
+        """
+        return latent
+
     def draw_timesteps(self, image: torch.Tensor) -> torch.Tensor:
         """Timesteps to train on.
 

@@ -35,7 +35,7 @@ def stack_films(data: Sequence[Any], count: int | None = None) -> tuple[torch.Te
         count: how many at most; None for all.
 
     Returns:
-        ``(N, 1, H, W)`` and the ``(N,)`` sources, or None.
+        ``(N, 1, H, W)`` and the sources, ``(N,)`` or what else a network is told of a film, or None.
 
     Raises:
         ConfigurationError: if there is no film.
@@ -46,7 +46,7 @@ def stack_films(data: Sequence[Any], count: int | None = None) -> tuple[torch.Te
     films = torch.stack([torch.as_tensor(np.asarray(item["image"]), dtype=torch.float32) for item in items])
     if "source" not in items[0]:
         return films, None
-    return films, torch.tensor([int(item["source"]) for item in items])
+    return films, torch.stack([torch.as_tensor(item["source"]) for item in items])
 
 
 def keyed_noise(seed: int, count: int, shape: Sequence[int]) -> torch.Tensor:
@@ -225,12 +225,13 @@ class SampleHandler:
         """
         scheduler = self.objective.sampling_scheduler(self.steps)
         device = next(self.network.parameters()).device
-        noise = keyed_noise(self.seed, self.count, self.films.shape[1:]).to(device)
+        shape = self.objective.encode(self.films[:1].to(device)).shape[1:]
+        noise = keyed_noise(self.seed, self.count, shape).to(device)
         sources = self._sample_sources()
         guided = GuidedNetwork(self.objective, None if sources is None else sources.to(device), self.guidance)
         with averaged(self.objective, self.network):
-            films: Any = DiffusionInferer(scheduler).sample(noise, guided, scheduler, verbose=False)
-        samples: torch.Tensor = films.clamp(-1, 1).float().cpu()
+            latent: Any = DiffusionInferer(scheduler).sample(noise, guided, scheduler, verbose=False)
+        samples: torch.Tensor = self.objective.decode(latent).clamp(-1, 1).float().cpu()
         return samples
 
     @torch.no_grad()
@@ -241,7 +242,8 @@ class SampleHandler:
             ``(2 * denoised * (1 + levels), 1, H, W)``, for each film a row of it noisy and a row of it denoised; and
             the captions.
         """
-        objective, films = self.objective, self.films.to(next(self.network.parameters()).device)
+        objective = self.objective
+        films = objective.encode(self.films.to(next(self.network.parameters()).device))
         noise = keyed_noise(self.seed, len(films), films.shape[1:]).to(films)
         sources = None if self.film_sources is None else self.film_sources.to(films.device)
         timesteps = [round(level * (objective.timesteps - 1)) for level in self.noise_levels]
@@ -253,7 +255,7 @@ class SampleHandler:
                 clean.append(objective.clean(noisy[-1], objective.predict(noisy[-1], level, sources), level))
         rows = torch.stack([torch.stack(noisy, 1), torch.stack(clean, 1)], 1)
         captions = ["film", *(f"noisy, t = {t}" for t in timesteps), "film", *(f"denoised, t = {t}" for t in timesteps)]
-        return rows.flatten(0, 2).cpu(), captions * len(films)
+        return objective.decode(rows.flatten(0, 2)).cpu(), captions * len(films)
 
     def _sample_sources(self) -> torch.Tensor | None:
         return torch.arange(self.count) % (self.objective.sources - 1) + 1 if self.objective.sources else None

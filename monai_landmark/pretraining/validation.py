@@ -156,7 +156,8 @@ class DenoisingValidator:
             ``(buckets,)`` float64.
         """
         device = next(self.network.parameters()).device
-        noise = keyed_noise(self.seed, len(self.films), self.films.shape[1:])
+        films = [self.objective.encode(part.to(device)) for part in torch.split(self.films, self.batch_size)]
+        noise = keyed_noise(self.seed, len(self.films), films[0].shape[1:])
         found = torch.zeros(self.timesteps.shape, dtype=torch.float64)
         with averaged(self.objective, self.network):
             for start in range(0, len(self.films), self.batch_size):
@@ -164,6 +165,6 @@ class DenoisingValidator:
                 source = None if self.sources is None else self.sources[part].to(device)
                 for bucket in range(len(self.buckets)):
                     t = self.timesteps[part, bucket].to(device)
-                    loss = self.objective.film_loss(self.films[part].to(device), t, noise[part].to(device), source)
+                    loss = self.objective.film_loss(films[start // self.batch_size], t, noise[part].to(device), source)
                     found[part, bucket] = loss.double().cpu()
         return found.mean(dim=0)

@@ -1,0 +1,1 @@
+"""New films from films: diffusion that is told the embedding of a film, and what its films are worth."""
