@@ -5,7 +5,15 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-__all__ = ["AnnotationError", "ConfigurationError", "DataError", "FilmError", "NonFiniteLossError", "WeightsError"]
+__all__ = [
+    "AnnotationError",
+    "ConfigurationError",
+    "DataError",
+    "FilmError",
+    "NonFiniteLossError",
+    "ScanError",
+    "WeightsError",
+]
 
 
 class DataError(ValueError):
@@ -47,6 +55,10 @@ class DataError(ValueError):
 
 class FilmError(DataError):
     """A film that cannot be read truthfully: broken, not a single grey film, or with an impossible tag."""
+
+
+class ScanError(DataError):
+    """A scan that cannot be read truthfully: broken, slices missing or mixed, or with an impossible geometry."""
 
 
 class AnnotationError(DataError):

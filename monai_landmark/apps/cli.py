@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "synthetic films, pre-training, fine-tuning and the report, in one go",
     "synthesize": "write synthetic films with exact landmarks",
     "prepare": "turn films and annotations into a datalist",
+    "scans": "turn CT scans and label volumes into a list of scans",
     "inspect": "say what is in a folder of films, and what is wrong with it",
     "leaks": "say which films of a test set something was trained on",
     "select": "say which films to label first",

@@ -12,6 +12,7 @@ from monai_landmark.transforms.landmarks import (
 )
 from monai_landmark.transforms.load import LoadRadiographd
 from monai_landmark.transforms.shape import DecodeLandmarksd, LandmarkShape, shape_of_films
+from monai_landmark.transforms.slices import LoadSliced
 from monai_landmark.transforms.views import RandViewsd
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GridToMillimetersd",
     "LandmarkShape",
     "LoadRadiographd",
+    "LoadSliced",
     "MillimetersToGridd",
     "RandElasticLandmarksd",
     "RandFlipLandmarksd",

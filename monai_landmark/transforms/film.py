@@ -20,10 +20,11 @@ class FitFilm(Transform):
 
     Args:
         spatial_size: ``(H, W)`` of the grid.
+        mode: ``"area"``, or ``"nearest-exact"`` for labels, which must not be mixed.
     """
 
-    def __init__(self, spatial_size: tuple[int, int]) -> None:
-        self.spatial_size = tuple(spatial_size)
+    def __init__(self, spatial_size: tuple[int, int], mode: str = "area") -> None:
+        self.spatial_size, self.mode = tuple(spatial_size), mode
         self._pad = ResizeWithPadOrCrop(self.spatial_size, mode="edge")
 
     def __call__(self, film: MetaTensor) -> MetaTensor:
@@ -41,7 +42,7 @@ class FitFilm(Transform):
         size = [
             max(1, min(limit, round(length / step))) for length, limit in zip(extent, self.spatial_size, strict=True)
         ]
-        fitted: MetaTensor = self._pad(Resize(size, mode="area")(film))
+        fitted: MetaTensor = self._pad(Resize(size, mode=self.mode)(film))
         return fitted
 
 
@@ -51,12 +52,19 @@ class FitFilmd(MapTransform):
     Args:
         keys: keys of the films.
         spatial_size: ``(H, W)`` of the grid.
+        mode: see :class:`FitFilm`.
         allow_missing_keys: see :class:`monai.transforms.MapTransform`.
     """
 
-    def __init__(self, keys: KeysCollection, spatial_size: tuple[int, int], allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spatial_size: tuple[int, int],
+        mode: str = "area",
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.fit = FitFilm(spatial_size)
+        self.fit = FitFilm(spatial_size, mode)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Fit the films of one item.
