@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 
-__all__ = ["PhiFilter", "log_name", "mask_phi", "pseudonym"]
+__all__ = ["PhiFilter", "log_name", "mask_path", "mask_phi", "pseudonym", "without_path"]
 
 _SALT = "MONAI_LANDMARK_LOG_SALT"  # handed on to the processes of trainings, so that a film has one name in all logs
 _NAMES = "MONAI_LANDMARK_LOG_NAMES"
@@ -51,6 +51,21 @@ def log_name(film: str) -> str:
     return film if os.environ.get(_NAMES) == "1" else pseudonym(film)
 
 
+def without_path(reason: str, film: str | os.PathLike[str]) -> str:
+    """A sentence for the log without the path of the film that it is about.
+
+    Args:
+        reason: such as an error's text.
+        film: the path.
+
+    Returns:
+        The sentence; as it was where ``MONAI_LANDMARK_LOG_NAMES=1`` allows names.
+    """
+    if os.environ.get(_NAMES) == "1":
+        return reason
+    return reason.replace(f"{film}: ", "").replace(str(film), "its file")
+
+
 _YEAR = r"(?:19|20)\d\d"
 _MONTH_DAY = r"(?:0[1-9]|1[0-2])[-./_]?(?:0[1-9]|[12]\d|3[01])"
 _SUFFIXES = r"dcm|dicom|dic|png|jpe?g|jp2|j2k|tiff?|bmp|mha|nrrd|nii(?:\.gz)?"
@@ -77,6 +92,24 @@ def mask_phi(text: str) -> str:
     for kind, pattern in _PATTERNS:
         text = pattern.sub(lambda found, kind=kind: f"[{kind} {pseudonym(found[0])}]", text)  # type: ignore[misc]
     return text
+
+
+def mask_path(word: str) -> str:
+    """A word of a command line that may be a path: folders are often called after patients, datalists are not.
+
+    Args:
+        word: any.
+
+    Returns:
+        ``[folder 1a2b3c4d]`` in the place of a folder, or of the one in front of a file; code and configuration keep
+        theirs; then what :func:`mask_phi` does.
+    """
+    folder, name = os.path.split(word)
+    if word.endswith((".py", ".yaml", ".yml")) or (not folder and not os.path.isdir(word)):
+        return mask_phi(word)
+    if not name or "." not in name or os.path.isdir(word):
+        return f"[folder {pseudonym(word)}]"
+    return f"[folder {pseudonym(folder)}]/{mask_phi(name)}"
 
 
 class PhiFilter(logging.Filter):

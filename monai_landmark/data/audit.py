@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ from monai_landmark.data.datalist import Datalist, Item, LeftOut
 from monai_landmark.data.datasets.films import OpenedFilm, Progress, Size, Spacing, films_below, open_films
 from monai_landmark.data.datasets.films import relative_name as _name
 from monai_landmark.data.datasets.matching import FilmIndex, match_annotations, read_all_annotations
-from monai_landmark.data.duplicates import find_duplicates
+from monai_landmark.data.film_cache import FilmCache, cache_beside
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import AnnotationError, ConfigurationError, DataError
 
@@ -115,6 +116,7 @@ def audit_folder(
     schema: str | None = None,
     spacing_mm: Spacing | None = None,
     progress: Progress | None = None,
+    cache: Path | None = None,
 ) -> Audit:
     """Inspect a folder of films, or one film.
 
@@ -125,6 +127,8 @@ def audit_folder(
         schema: its landmark schema; None takes the names from the annotations.
         spacing_mm: (row, column) spacing of every film, when the user knows better than the files.
         progress: shows how far the reading is.
+        cache: file that keeps what was seen, so that a later run need not read the films again, see
+            :class:`~monai_landmark.data.film_cache.FilmCache`.
 
     Returns:
         The findings.
@@ -136,8 +140,10 @@ def audit_folder(
     if not path.exists():
         raise ConfigurationError("there is no such file or folder", file=path, action="check the path")
     root, paths = (path, films_below(path)) if path.is_dir() else (path.parent, [path])
-    opened, bad = open_films(paths, root, spacing_mm, progress)
-    audit = Audit(str(path), bad=bad, duplicates=_duplicates({_name(film, root): one for film, one in opened.items()}))
+    with FilmCache(cache) as seen:
+        opened, bad = open_films(paths, root, spacing_mm, progress, cache=seen)
+        duplicates = _duplicates({_name(film, root): one for film, one in opened.items()}, seen)
+    audit = Audit(str(path), bad=bad, duplicates=duplicates)
     codes: dict[Path, NDArray[np.int8]] = {}
     if annotations is not None:
         given = LandmarkSchema.load(schema) if schema else None
@@ -152,19 +158,21 @@ def audit_folder(
                 audit.bad.append(LeftOut(_name(film, root), str(error)))
         audit.landmarks = _landmarks(found.names or (), list(codes.values()))
     if path.is_dir():
-        audit.other_files = sum(file.is_file() for file in path.rglob("*")) - len(paths)
+        audit.other_files = sum(len(files) for _, _, files in os.walk(path)) - len(paths)
     for film, one in opened.items():
         annotated = None if annotations is None else int((codes[film] > 0).sum()) if film in codes else 0
         audit.films.append(_audited(_name(film, root), one, one.spacing_mm, one.spacing_source, None, annotated))
     return audit
 
 
-def audit_datalist(path: Path, *, progress: Progress | None = None) -> Audit:
+def audit_datalist(path: Path, *, progress: Progress | None = None, cache: Path | None = None) -> Audit:
     """Inspect the films and landmarks of a datalist.
 
     Args:
         path: the datalist JSON.
         progress: shows how far the reading is.
+        cache: see :func:`audit_folder`; None: the datalist's own, see
+            :func:`~monai_landmark.data.film_cache.cache_beside`.
 
     Returns:
         The findings; spacings are those of the datalist. A film whose size or content is not what the datalist says is
@@ -176,9 +184,11 @@ def audit_datalist(path: Path, *, progress: Progress | None = None) -> Audit:
     datalist = Datalist.load(path)
     entries = list(datalist.items())
     places = {item["id"]: datalist.root / item["image"] for _, item in entries}
-    opened, bad = open_films(places.values(), datalist.root, progress=progress)
+    with FilmCache(cache or cache_beside(path)) as seen:
+        opened, bad = open_films(places.values(), datalist.root, progress=progress, cache=seen)
+        duplicates = _duplicates({film: opened[place] for film, place in places.items() if place in opened}, seen)
     audit = Audit(str(path), bad=bad, left_out=datalist.left_out)
-    good: dict[str, OpenedFilm] = {}
+    good = set()
     for section, item in entries:
         one = opened.get(places[item["id"]])
         if one is None:
@@ -188,11 +198,11 @@ def audit_datalist(path: Path, *, progress: Progress | None = None) -> Audit:
         except AnnotationError as error:
             audit.bad.append(LeftOut(item["image"], str(error)))
             continue
-        good[item["id"]] = one
+        good.add(item["id"])
         spacing = None if item["spacing"] is None else (item["spacing"][0], item["spacing"][1])
         annotated = sum(code > 0 for code in item.get("visibility", []))
         audit.films.append(_audited(item["id"], one, spacing, item["spacing_source"], section, annotated))
-    audit.duplicates = _duplicates(good)
+    audit.duplicates = [pair for pair in duplicates if pair["first"] in good and pair["second"] in good]
     names = LandmarkSchema.load(datalist.schema).landmarks if datalist.schema else ()
     codes = [np.array(item["visibility"], dtype=np.int8) for _, item in entries if "visibility" in item]
     audit.landmarks = _landmarks(names, codes)
@@ -214,8 +224,8 @@ def _bits(info: Mapping[str, Any]) -> int | None:
     return _BITS_OF_MODE.get(str(info.get("mode", "")).split(";")[0])
 
 
-def _duplicates(opened: Mapping[str, OpenedFilm]) -> list[dict[str, Any]]:
-    return [asdict(pair) for pair in find_duplicates({name: one.print for name, one in opened.items()})]
+def _duplicates(opened: Mapping[str, OpenedFilm], seen: FilmCache) -> list[dict[str, Any]]:
+    return [asdict(pair) for pair in seen.duplicates({name: one.sha256 for name, one in opened.items()})]
 
 
 def _landmarks(names: tuple[str, ...], codes: list[NDArray[np.int8]]) -> dict[str, dict[str, int]]:

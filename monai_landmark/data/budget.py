@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_landmark.data.datalist import Datalist, load_datalist
+from monai_landmark.data.film_cache import cache_beside
 from monai_landmark.data.readable import readable_films
 from monai_landmark.errors import ConfigurationError
 
@@ -65,7 +66,7 @@ def labeled_films(
         drawn.sort(key=lambda film: rank.get(film["id"], math.inf))
     chosen = drawn[:budget]
     part_films = chosen[budget - validation :] if part == "validation" else chosen[: budget - validation]
-    return readable_films(part_films, broken_share)[0]
+    return readable_films(part_films, broken_share, cache=cache_beside(datalist))[0]
 
 
 def _ranks(file: str | PathLike[str], known: Set[str]) -> dict[str, int]:

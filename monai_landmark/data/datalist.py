@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +22,19 @@ from numpy.typing import NDArray
 
 from monai_landmark.data.datalist_checks import SECTIONS, check_datalist
 from monai_landmark.errors import AnnotationError
-from monai_landmark.files import write_text
+from monai_landmark.files import file_sha256, write_text
 
-__all__ = ["SECTIONS", "Datalist", "LeftOut", "landmarks_array", "landmarks_json", "load_datalist", "save_datalist"]
+__all__ = [
+    "SECTIONS",
+    "Datalist",
+    "LeftOut",
+    "film_hashes",
+    "landmarks_array",
+    "landmarks_json",
+    "load_datalist",
+    "save_datalist",
+    "with_hashes",
+]
 
 Item = dict[str, Any]
 
@@ -168,6 +178,42 @@ def save_datalist(datalist: Datalist, path: str | os.PathLike[str]) -> None:
     content = datalist.to_json(path)
     check_datalist(content, path)
     write_text(path, _dump(content))
+
+
+def film_hashes(items: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What may stand beside weights that leave the house, so that others can tell which films they were made of.
+
+    An id is often a file's name, and that of a patient. The hash of a file is known to those only who have the file.
+
+    Args:
+        items: of a datalist.
+
+    Returns:
+        SHA-256 of each film's file, as the datalist says, else of the file.
+    """
+    return [item.get("sha256") or file_sha256(item["image"]) for item in items]
+
+
+def with_hashes(items: Iterable[Mapping[str, Any]], named: Iterable[str], root: Path = Path()) -> set[str]:
+    """Films that somebody named by :func:`film_hashes`, or by their ids.
+
+    Args:
+        items: of a datalist.
+        named: hashes or ids.
+        root: of the items' paths; a film of which the datalist does not say the hash is read.
+
+    Returns:
+        Their ids.
+    """
+    known = list(items)
+    found = {item["id"] for item in known}.intersection(named := set(named))
+    for item in known if named - found else ():
+        try:
+            sha256 = item.get("sha256") or file_sha256(root / item["image"])
+        except OSError:  # nobody can use it
+            continue
+        found |= {item["id"]} if sha256 in named else set()
+    return found
 
 
 def landmarks_array(item: Mapping[str, Any], reader: str | None = None) -> NDArray[np.float64]:

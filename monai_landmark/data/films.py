@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_landmark.data.reader import is_film
+from monai_landmark.data.formats import is_film
 from monai_landmark.errors import FilmError
 
 __all__ = ["film_items", "find_films"]

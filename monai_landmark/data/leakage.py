@@ -115,7 +115,9 @@ def only_trained(films: Iterable[NamedFilm], card: Mapping[str, Any], file: Path
     named = card.get("films")
     if not isinstance(named, list) or not named:
         raise ConfigurationError("the model does not say which films it was trained on", file=file, field="films")
-    known = {film.id: film for film in films}
+    known: dict[str, NamedFilm] = {}
+    for film in films:
+        known |= {film.id: film, film.sha256 or file_sha256(film.image): film}
     wanted = [*named, *(card.get("pseudo_films") or [])]
     if missing := [film for film in wanted if film not in known]:
         raise ConfigurationError(

@@ -16,7 +16,7 @@ A file that comes twice is kept once. Nothing is dropped unseen: every film left
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -27,6 +27,7 @@ import numpy as np
 
 from monai_landmark.data.datalist import Datalist, Item, LeftOut
 from monai_landmark.data.datasets.films import films_below, read_table, relative_name
+from monai_landmark.data.film_cache import cache_beside
 from monai_landmark.data.pool_sieve import PoolFilm, sift
 from monai_landmark.data.readable import readable_films, refuse_too_many
 from monai_landmark.errors import ConfigurationError
@@ -99,8 +100,8 @@ def pretraining_pool(
         condition_on: what the network is conditioned on: ``source``, or any field of the items: its values, sorted.
         on_evaluation_film: what to do when an evaluation film itself is in a source: ``refuse`` or ``drop``.
         workers: threads that read films.
-        cache: an ``.npz`` file that keeps what was seen of the films, so that a later run need not read them; several
-            runs may share it.
+        cache: a file that keeps what was seen of the films, so that a later run need not read them; several runs may
+            share it. None: one beside the datalist, see :func:`~monai_landmark.data.film_cache.cache_beside`.
         broken_share: of the films that may be unreadable; they are left out, and named.
 
     Returns:
@@ -125,8 +126,12 @@ def pretraining_pool(
     sources = [_source(entry, own) for entry in entries if entry["weight"] != 0]
     _check_names(sources)
     found = [film for source in sources for film in source.films]
+    if cache is None and datalist is not None:
+        cache = cache_beside(datalist)
     films, left_out = sift(found, held_out, on_evaluation_film, workers, cache)
-    films, broken = readable_films(films, 1.0, item=lambda film: film.item, name=lambda film: film.id, workers=workers)
+    films, broken = readable_films(
+        films, 1.0, item=lambda film: film.item, name=lambda film: film.id, workers=workers, cache=cache
+    )
     left_out += broken
     broken = [film for film in left_out if film.by == "fault"]
     refuse_too_many(broken, sum(len(source.films) for source in sources), broken_share)
@@ -155,10 +160,12 @@ def hold_out(pool: Pool, count: int, seed: int = 0) -> tuple[Pool, Pool]:
     wanted = min(count, len(pool.films) // 10)
     kept_from: set[int] = set()
     patients = [film["patient"] or index for index, film in enumerate(pool.films)]
+    films_of: dict[Any, set[int]] = defaultdict(set)
+    for index, patient in enumerate(patients):
+        films_of[patient].add(index)
     for index in np.random.default_rng(seed).permutation(len(pool.films)):
-        same = {other for other, patient in enumerate(patients) if patient == patients[index]}
-        if len(kept_from | same) <= wanted:
-            kept_from |= same
+        if len(kept_from | films_of[patients[index]]) <= wanted:
+            kept_from |= films_of[patients[index]]
     return _part(pool, [i for i in range(len(pool.films)) if i not in kept_from]), _part(pool, sorted(kept_from))
 
 

@@ -6,24 +6,22 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from monai_landmark.data.datalist import Item, LeftOut
-from monai_landmark.data.duplicates import Fingerprint, find_duplicates, fingerprint
-from monai_landmark.data.fingerprint_cache import load_fingerprints, save_fingerprints
-from monai_landmark.data.reader import read_film
+from monai_landmark.data.datasets.films import open_film
+from monai_landmark.data.film_cache import FilmCache
 from monai_landmark.errors import ConfigurationError, DataError, FilmError
-from monai_landmark.files import file_sha256
-from monai_landmark.privacy import log_name
+from monai_landmark.privacy import log_name, without_path
 
 __all__ = ["PoolFilm", "sift"]
 
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 10
+_TO_NAME = "run with MONAI_LANDMARK_LOG_NAMES=1, which names the films"  # for a training's errors stand in its log
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +39,23 @@ class PoolFilm:
     source: str
     item: Item
     datalist: Path | None
+    _hash: list[str] = field(default_factory=list, init=False, repr=False)
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """Hash of the file; that of the datalist where there is one."""
-        return self.item.get("sha256") or file_sha256(self.item["image"])
+        """Hash of the file; that of the datalist where there is one. Known after :meth:`hash_by`."""
+        return self._hash[0]
+
+    def hash_by(self, seen: FilmCache) -> None:
+        """Hash the file, where the datalist says nothing of it.
+
+        Args:
+            seen: knows the hashes of files that have not changed.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        self._hash[:] = [self.item.get("sha256") or seen.sha256(self.item["image"])]
 
     def prepared_with(self, other: PoolFilm) -> bool:
         """Whether ``prepare`` has compared the two."""
@@ -86,7 +96,7 @@ def sift(
         evaluation: films that the pool must not hold.
         on_evaluation_film: ``refuse`` to raise when one of them is a candidate, ``drop`` to leave it out.
         workers: threads that read films.
-        cache: file that keeps fingerprints from run to run, see :mod:`.fingerprint_cache`.
+        cache: file that keeps what was seen from run to run, see :class:`~monai_landmark.data.film_cache.FilmCache`.
 
     Returns:
         The films of the pool in their order, and the others with the reason, which is logged as well.
@@ -103,18 +113,19 @@ def sift(
             dropped.setdefault(drop.film, drop)
         return [film for film in films if film not in dropped]
 
-    left = leave_out(_without_content(films, evaluation))
-    left = leave_out(_marked(left, evaluation))
-    left = leave_out(_settle(_same_files(left, evaluation), on_evaluation_film))
-    left = leave_out(_repeated(left))
-    left = leave_out(_same_patients(left, evaluation))
-    unseen = _not_compared(left, evaluation)
-    if unseen:
-        prints = _fingerprints([*unseen, *evaluation], workers, cache)
-        left = leave_out(_unreadable(unseen, evaluation, prints))
-        for film in unseen:
-            film.item["sha256"] = film.sha256  # of a file that can be read
-        left = leave_out(_settle(_near_copies(unseen, evaluation, prints), on_evaluation_film))
+    with FilmCache(cache) as seen:
+        left = leave_out(_without_content(films, evaluation, seen))
+        left = leave_out(_marked(left, evaluation))
+        left = leave_out(_settle(_same_files(left, evaluation), on_evaluation_film))
+        left = leave_out(_repeated(left))
+        left = leave_out(_same_patients(left, evaluation))
+        unseen = _not_compared(left, evaluation)
+        if unseen:
+            hashes = _looked_at([*unseen, *evaluation], workers, seen)
+            left = leave_out(_unreadable(unseen, evaluation, hashes))
+            for film in unseen:
+                film.item["sha256"] = film.sha256  # of a file that can be read
+            left = leave_out(_settle(_near_copies(unseen, evaluation, hashes, seen), on_evaluation_film))
     _log(len(left), dropped.values())
     return left, [
         LeftOut(drop.film.id, f"{drop.rule}: {drop.detail}", "fault" if drop.rule == _UNREADABLE else "rule")
@@ -122,16 +133,16 @@ def sift(
     ]
 
 
-def _without_content(films: Iterable[PoolFilm], evaluation: Iterable[PoolFilm]) -> Iterator[_Drop]:
+def _without_content(films: Iterable[PoolFilm], evaluation: Iterable[PoolFilm], seen: FilmCache) -> Iterator[_Drop]:
     """Films whose file cannot even be hashed; such a film of the evaluation is an error."""
     for film in evaluation:
         try:
-            _ = film.sha256
+            film.hash_by(seen)
         except OSError as error:
             raise _not_comparable(film, error) from error
     for film in films:
         try:
-            _ = film.sha256
+            film.hash_by(seen)
         except OSError as error:
             yield _Drop(film, _UNREADABLE, str(error))
 
@@ -177,68 +188,56 @@ def _not_compared(films: Iterable[PoolFilm], evaluation: Iterable[PoolFilm]) -> 
     return [film for film in films if datalists and (film.datalist is None or datalists != {film.datalist})]
 
 
-def _fingerprints(
-    films: Sequence[PoolFilm], workers: int, cache: str | PathLike[str] | None
-) -> dict[PoolFilm, Fingerprint | Exception]:
-    """What recognizes each film, or why it cannot be read."""
-    known = {} if cache is None else load_fingerprints(cache)
-    before = len(known)
+def _looked_at(films: Sequence[PoolFilm], workers: int, seen: FilmCache) -> dict[PoolFilm, str | Exception]:
+    """Hash of each film's file, of which a fingerprint is then kept, or why the film cannot be read."""
 
-    def one(film: PoolFilm) -> Fingerprint | Exception:
+    def one(film: PoolFilm) -> str | Exception:
         """The file is hashed, whatever its datalist says: a film that has changed must not be taken for the old one."""
         try:
-            key = "" if cache is None else file_sha256(film.item["image"])
-            if key in known:
-                return known[key]
-            found = fingerprint(read_film(film.item["image"]).pixels)
+            return open_film(Path(film.item["image"]), None, seen).sha256
         except (DataError, OSError) as error:
             return error
-        if cache is not None:
-            known[key] = found
-        return found
 
     # decoding and hashing release Python's lock
     with ThreadPoolExecutor(max(1, workers)) as threads:
-        prints = dict(zip(films, threads.map(one, films), strict=True))
-    if cache is not None and len(known) > before:
-        save_fingerprints(cache, known)
-    return prints
+        return dict(zip(films, threads.map(one, films), strict=True))
 
 
 def _unreadable(
-    films: Iterable[PoolFilm], evaluation: Iterable[PoolFilm], prints: Mapping[PoolFilm, Fingerprint | Exception]
+    films: Iterable[PoolFilm], evaluation: Iterable[PoolFilm], hashes: Mapping[PoolFilm, str | Exception]
 ) -> Iterator[_Drop]:
     """Films that cannot be read; such a film of the evaluation is an error."""
     for film in evaluation:
-        error = prints[film]
+        error = hashes[film]
         if isinstance(error, Exception):
             raise _not_comparable(film, error) from error
     for film in films:
-        if isinstance(prints[film], Exception):
-            yield _Drop(film, _UNREADABLE, str(prints[film]))
+        if isinstance(hashes[film], Exception):
+            yield _Drop(film, _UNREADABLE, str(hashes[film]))
 
 
 def _not_comparable(film: PoolFilm, error: Exception) -> FilmError:
     return FilmError(
-        f"evaluation film {film.id} cannot be compared with the pre-training pool ({error})",
-        file=film.item["image"],
-        action="bring the film back, or take it out of the evaluation",
+        f"evaluation film {log_name(film.id)} cannot be compared with the pre-training pool "
+        f"({without_path(str(error), film.item['image'])})",
+        file=film.datalist,
+        action=f"bring the film back, or take it out of the evaluation; {_TO_NAME}",
     )
 
 
 def _near_copies(
-    films: Iterable[PoolFilm], evaluation: Iterable[PoolFilm], prints: Mapping[PoolFilm, Fingerprint | Exception]
+    films: Iterable[PoolFilm],
+    evaluation: Iterable[PoolFilm],
+    hashes: Mapping[PoolFilm, str | Exception],
+    seen: FilmCache,
 ) -> Iterator[_Copy]:
     """Pairs of a film and an evaluation film that show one exposure."""
     candidates, held_out = (
-        [(film, found) for film in group if isinstance(found := prints[film], Fingerprint)]
-        for group in (films, evaluation)
+        [(film, found) for film in group if isinstance(found := hashes[film], str)] for group in (films, evaluation)
     )
-    both = [*candidates, *held_out]
-    for pair in find_duplicates({str(index): found for index, (_, found) in enumerate(both)}):
-        first, second = int(pair.first), int(pair.second)
-        if first < len(candidates) <= second:
-            yield _Copy(both[first][0], both[second][0], pair.similarity, pair.identical)
+    one, other = ([sha256 for _, sha256 in group] for group in (candidates, held_out))
+    for first, second, similarity, identical in seen.copies(one, other):
+        yield _Copy(candidates[first][0], held_out[second][0], similarity, identical)
 
 
 def _settle(copies: Iterable[_Copy], on_evaluation_film: Literal["refuse", "drop"]) -> Iterator[_Drop]:
@@ -249,14 +248,13 @@ def _settle(copies: Iterable[_Copy], on_evaluation_film: Literal["refuse", "drop
     copies = list(copies)
     own = [copy for copy in copies if copy.identical and not copy.film.prepared_with(copy.evaluation)]
     if own and on_evaluation_film == "refuse":
-        shown = [copy.film.id + " is " + copy.evaluation.id for copy in own]
+        shown = [f"{log_name(copy.film.id)} is {log_name(copy.evaluation.id)}" for copy in own]
         more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
         raise ConfigurationError(
             f"{len(shown)} evaluation films are in the pre-training pool: {', '.join(shown[:_SHOWN])}{more}",
-            file=own[0].film.item["image"],
             field="pool",
             expected="sources without films of the evaluation",
-            action="take them out of the source, or set `on_evaluation_film` to `drop`",
+            action=f"take them out of the source, or set `on_evaluation_film` to `drop`; {_TO_NAME}",
         )
     for copy in copies:
         if copy.identical:

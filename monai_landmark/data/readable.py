@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
 from typing import Any, TypeVar
 
 from monai_landmark.data.datalist import LeftOut
+from monai_landmark.data.film_cache import FilmCache
 from monai_landmark.data.formats import read_film
 from monai_landmark.errors import ConfigurationError, DataError
-from monai_landmark.files import file_sha256
-from monai_landmark.privacy import log_name
+from monai_landmark.privacy import log_name, without_path
 
 __all__ = ["BROKEN_FILMS_EXIT", "TooManyBrokenFilmsError", "broken_film", "readable_films", "refuse_too_many"]
 
@@ -49,22 +50,25 @@ class TooManyBrokenFilmsError(SystemExit):
         return self.text
 
 
-def broken_film(item: dict[str, Any]) -> str | None:
+def broken_film(item: dict[str, Any], cache: FilmCache | None = None) -> str | None:
     """Why a film cannot be used.
 
     Args:
         item: ``image``, the path of the film; ``sha256`` of the file that ``prepare`` read, if it did; ``spacing`` with
             ``spacing_source`` ``user`` where the file's own is overruled.
+        cache: knows the hashes of files that have not changed, and which could be read.
 
     Returns:
         The reason; None where there is none.
     """
+    cache = cache or FilmCache()
     try:
-        known = item.get("sha256")
-        if known is not None and file_sha256(item["image"]) == known:
-            return None
+        known, sha256 = item.get("sha256"), cache.sha256(item["image"])
         given = item.get("spacing") if item.get("spacing_source", "user") == "user" else None
+        if sha256 == known or (known is None and cache.has_read(sha256, given)):
+            return None
         size = read_film(item["image"], given).size
+        cache.keep_read(sha256, given)
     except (DataError, OSError) as error:
         return str(error)
     if known is not None and list(size) != list(item.get("size", size)):
@@ -79,6 +83,7 @@ def readable_films(
     item: Callable[[_Film], dict[str, Any]] = lambda film: film,  # type: ignore[assignment, return-value]
     name: Callable[[_Film], str] = lambda film: film["id"],  # type: ignore[index, no-any-return]
     workers: int = 2,
+    cache: str | PathLike[str] | None = None,
 ) -> tuple[list[_Film], list[LeftOut]]:
     """Part films into those that can be read and those that cannot.
 
@@ -88,6 +93,7 @@ def readable_films(
         item: the datalist item of a film.
         name: what the film is called in the log.
         workers: threads that read.
+        cache: file that keeps what was seen of the films, see :class:`~monai_landmark.data.film_cache.FilmCache`.
 
     Returns:
         The films that can be read, in their order, and the others with the reason.
@@ -97,12 +103,12 @@ def readable_films(
         TooManyBrokenFilmsError: more are broken.
     """
     known = list(films)
-    with ThreadPoolExecutor(workers) as pool:
-        reasons = list(pool.map(lambda film: broken_film(item(film)), known))
+    with FilmCache(cache) as seen, ThreadPoolExecutor(workers) as pool:
+        reasons = list(pool.map(lambda film: broken_film(item(film), seen), known))
     left_out = [LeftOut(name(film), reason) for film, reason in zip(known, reasons, strict=True) if reason is not None]
     for film, reason in zip(known, reasons, strict=True):
         if reason is not None:
-            why = reason.replace(f"{item(film)['image']}: ", "").replace(str(item(film)["image"]), "its file")
+            why = without_path(reason, item(film)["image"])
             _LOGGER.warning("left out, it cannot be read: film %s: %s", log_name(name(film)), why)
     if left_out:
         _LOGGER.warning("`inspect` names these films; MONAI_LANDMARK_LOG_NAMES=1 has the log name them")

@@ -103,3 +103,10 @@ def test_module_hands_its_exit_code_to_the_shell(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "monai_landmark", "inspect", str(tmp_path / "absent")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "error:" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "prepare", "deidentify", "leaks"])
+def test_commands_for_films_start_without_torch(command: str) -> None:
+    """With it each takes ten times the memory, and seconds before the first film."""
+    code = f"import sys, monai_landmark.apps.commands.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,6 +14,7 @@ from scipy.ndimage import shift
 
 from monai_landmark.data.datasets.films import open_films
 from monai_landmark.data.duplicates import DuplicatePair, find_duplicates, fingerprint
+from monai_landmark.data.film_cache import FilmCache
 
 FloatArray = NDArray[np.float32]
 
@@ -110,9 +111,10 @@ def test_finds_the_known_pairs_of_isbi2015(shared_data: Path) -> None:
     # The films most alike without being copies; all 300 are in the test below.
     others = ["154", "211", "059", "207", "189", "190", "223", "265"]
     names = sorted({*involved, *others})
-    opened, left_out = open_films([folder / "jpg" / f"{name}.jpg" for name in names], folder)
+    seen = FilmCache()
+    opened, left_out = open_films([folder / "jpg" / f"{name}.jpg" for name in names], folder, cache=seen)
     assert not left_out
-    found = find_duplicates({path.stem: one.print for path, one in opened.items()})
+    found = seen.duplicates({path.stem: one.sha256 for path, one in opened.items()})
     assert {(pair.first, pair.second) for pair in found} == known | {("056", "280")}
     assert {(pair.first, pair.second) for pair in found if pair.identical} == {("038", "283"), ("144", "173")}
 
@@ -122,7 +124,8 @@ def test_finds_no_other_pair_among_all_films_of_isbi2015(shared_data: Path) -> N
     folder = shared_data / "isbi2015"
     with (folder / "near_duplicates.csv").open() as stream:
         known = {(row["id_a"], row["id_b"]) for row in csv.DictReader(stream)}
-    opened, _ = open_films(sorted((folder / "jpg").glob("*.jpg")), folder)
+    seen = FilmCache()
+    opened, _ = open_films(sorted((folder / "jpg").glob("*.jpg")), folder, cache=seen)
     assert len(opened) == 300
-    found = find_duplicates({path.stem: one.print for path, one in opened.items()})
+    found = seen.duplicates({path.stem: one.sha256 for path, one in opened.items()})
     assert {(pair.first, pair.second) for pair in found} == known | {("056", "280")}

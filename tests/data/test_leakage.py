@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from monai_landmark.apps.cli import main
 from monai_landmark.data.datalist import Datalist, save_datalist
 from monai_landmark.data.datasets.films import open_film
+from monai_landmark.data.film_cache import FilmCache
 
 FILMS = {"training": ["a", "b", "c", "d"], "test": ["e", "f"]}
 
@@ -30,7 +31,7 @@ def _datalist(folder: Path, seeds: dict[str, int], patients: dict[str, str] | No
         for name in names:
             file = folder / f"{name}.png"
             Image.fromarray(_film(seeds[name])).save(file)
-            opened = open_film(file)
+            opened = open_film(file, None, FilmCache())
             item = {"image": file.name, "id": f"{folder.name}-{name}", "size": list(opened.size), "spacing": None}
             item |= {"spacing_source": "none", "sha256": opened.sha256, "patient": f"{folder.name} {name}"}
             item |= {"landmarks": [[10 * k, 9 * k] for k in range(1, 7)], "visibility": [2] * 6}
@@ -65,7 +66,7 @@ def _put(datalist: Path, name: str, write) -> None:
     content = Datalist.load(datalist)
     for _, item in content.items():
         if item["image"] == file.name:
-            opened = open_film(file)
+            opened = open_film(file, None, FilmCache())
             item.update(sha256=opened.sha256, size=list(opened.size))
     save_datalist(content, datalist)
 

@@ -15,7 +15,8 @@ from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_landmark.data import pool_sieve, readable
+from monai_landmark.data import readable
+from monai_landmark.data.datasets import films as films_module
 from monai_landmark.data.pool import hold_out, pretraining_pool
 from monai_landmark.engines import DrawSampler
 from monai_landmark.errors import AnnotationError, ConfigurationError, FilmError
@@ -75,7 +76,7 @@ def ids(pool: Any) -> list[str]:
 
 class TestSources:
     def test_the_runs_datalist_alone_is_not_read(self, ceph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (pool_sieve, readable):
+        for module in (films_module, readable):
             monkeypatch.setattr(module, "read_film", pytest.fail)
         pool = pretraining_pool(ceph)
         assert ids(pool) == ["a", "b", "c", "v"]
@@ -107,7 +108,7 @@ class TestSources:
 
     def test_a_datalist_left_out_still_says_what_is_tested_on(self, ceph: Path, chest: Path) -> None:
         shutil.copy(ceph.parent / "t.png", chest / "w.png")
-        with pytest.raises(ConfigurationError, match=r"chest/w\.png is ceph/t"):
+        with pytest.raises(ConfigurationError, match=f"{log_name('chest/w.png')} is {log_name('ceph/t')}"):
             pretraining_pool(ceph, [{"path": ceph, "weight": 0}, chest])
 
     def test_a_bundles_command_line_can_say_it(self, ceph: Path, chest: Path) -> None:
@@ -157,24 +158,25 @@ class TestSources:
 class TestEvaluation:
     def test_the_run_refuses_an_evaluation_film(self, ceph: Path, chest: Path) -> None:
         shutil.copy(ceph.parent / "s.png", chest / "w.png")
-        with pytest.raises(ConfigurationError, match=r"1 evaluation films are in .*: chest/w\.png is ceph/s"):
+        said = f"1 evaluation films are in .*: {log_name('chest/w.png')} is {log_name('ceph/s')}"
+        with pytest.raises(ConfigurationError, match=said):
             pretraining_pool(ceph, chest)
 
     def test_it_refuses_before_any_film_is_read(self, ceph: Path, chest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.copy(ceph.parent / "s.png", chest / "w.png")
-        monkeypatch.setattr(pool_sieve, "read_film", pytest.fail)
+        monkeypatch.setattr(films_module, "read_film", pytest.fail)
         with pytest.raises(ConfigurationError, match="evaluation films are in"):
             pretraining_pool(ceph, chest)
 
     def test_the_same_pixels_in_another_file_are_refused_too(self, ceph: Path, chest: Path) -> None:
         with Image.open(ceph.parent / "s.png") as film:
             film.save(chest / "w.bmp")
-        with pytest.raises(ConfigurationError, match=r"chest/w\.bmp is ceph/s"):
+        with pytest.raises(ConfigurationError, match=f"{log_name('chest/w.bmp')} is {log_name('ceph/s')}"):
             pretraining_pool(ceph, chest)
 
     def test_it_names_ten_and_counts_the_others(self, tmp_path: Path) -> None:
         tested = datalist(tmp_path / "tested", {"test": {f"t{index:02d}": {} for index in range(13)}})
-        with pytest.raises(ConfigurationError, match=r"13 evaluation films .* is tested/t09 and 3 more"):
+        with pytest.raises(ConfigurationError, match=f"13 evaluation films .* is {log_name('tested/t09')} and 3 more"):
             pretraining_pool(None, tmp_path / "tested", evaluation=tested)
 
     def test_it_drops_them_when_asked(self, ceph: Path, chest: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -235,7 +237,7 @@ class TestEvaluation:
 
     def test_further_evaluation_films(self, ceph: Path, chest: Path, tmp_path: Path) -> None:
         save(tmp_path / "clinic" / "film.png", 101)
-        with pytest.raises(ConfigurationError, match=r"chest/sub/y\.png is clinic/film\.png"):
+        with pytest.raises(ConfigurationError, match=f"{log_name('chest/sub/y.png')} is {log_name('clinic/film.png')}"):
             pretraining_pool(ceph, chest, evaluation=tmp_path / "clinic")
         other = datalist(tmp_path / "other", {"training": {"a": {}}}, first_seed=300)
         with pytest.raises(ConfigurationError, match="no test section"):
@@ -243,7 +245,7 @@ class TestEvaluation:
 
     def test_an_evaluation_film_that_cannot_be_compared_stops_the_run(self, ceph: Path, chest: Path) -> None:
         (ceph.parent / "s.png").unlink()
-        with pytest.raises(FilmError, match="evaluation film ceph/s cannot be compared"):
+        with pytest.raises(FilmError, match=f"evaluation film {log_name('ceph/s')} cannot be compared"):
             pretraining_pool(ceph, chest)
 
 
@@ -252,14 +254,14 @@ class TestCache:
         self, ceph: Path, chest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         save(chest / "copy.png", 5, lambda p: 255 * (p / 255) ** 0.8)
-        cache = tmp_path / "prints.npz"
+        cache = tmp_path / "films.sqlite"
         first = pretraining_pool(ceph, chest, cache=cache)
-        monkeypatch.setattr(pool_sieve, "read_film", pytest.fail)
+        monkeypatch.setattr(films_module, "read_film", pytest.fail)
         assert pretraining_pool(ceph, chest, cache=cache) == first
         assert [entry.film for entry in first.left_out] == ["chest/copy.png"]
 
     def test_a_film_that_has_changed_is_read_again(self, ceph: Path, chest: Path, tmp_path: Path) -> None:
-        cache = tmp_path / "prints.npz"
+        cache = tmp_path / "films.sqlite"
         assert "chest/x.png" in ids(pretraining_pool(ceph, chest, cache=cache))
         save(chest / "x.png", 5, lambda p: 255 * (p / 255) ** 0.8)
         assert "chest/x.png" not in ids(pretraining_pool(ceph, chest, cache=cache))

@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +18,9 @@ from monai_landmark.data.audit import Audit, audit_datalist, audit_folder
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import write_text
-from monai_landmark.results.label_audit import Suspicion, audit_labels
+
+if TYPE_CHECKING:
+    from monai_landmark.results.label_audit import Suspicion
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -33,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="format of the annotations (default: recognized)")
     parser.add_argument("--schema", help="landmark schema: a shipped name or a YAML")
     parser.add_argument("--spacing", nargs=2, type=float, metavar=("ROW", "COL"), help="mm per pixel of every film")
+    text = "keep here what was seen of the films, so that they need not be read again (default: beside a datalist)"
+    parser.add_argument("--cache", type=Path, metavar="FILE", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to this file")
 
 
@@ -56,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
                 file=args.path,
                 action="leave out --annotations, --format, --schema and --spacing",
             )
-        audit = audit_datalist(args.path, progress=show_progress)
+        audit = audit_datalist(args.path, progress=show_progress, cache=args.cache)
+        from monai_landmark.results.label_audit import audit_labels  # with torch; a folder needs none of it
+
         suspicions = audit_labels(args.path)
     else:
         spacing = None if args.spacing is None else check_spacing(args.spacing, field="--spacing")
@@ -67,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
             schema=args.schema,
             spacing_mm=spacing,
             progress=show_progress,
+            cache=args.cache,
         )
     if args.json:
         found = audit.to_json() | {"suspicions": [asdict(suspicion) for suspicion in suspicions]}

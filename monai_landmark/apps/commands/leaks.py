@@ -15,7 +15,6 @@ from monai_landmark.apps.commands.tables import reason_table, show_progress
 from monai_landmark.data.leakage import Leakage, films_of, find_leaks, only_trained
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import write_text
-from monai_landmark.networks import model_card
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -53,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigurationError("there is no such file or folder", file=path, action="check the path")
     trained = films_of(args.trained, ("training", "validation", "unlabelled"))
     if args.model_dir is not None:
+        from monai_landmark.networks import model_card  # with torch, which takes longer than many a comparison
+
         trained = only_trained(trained, model_card(args.model_dir), args.model_dir)
     tested = films_of(args.tested, ("test",))
     found = find_leaks(trained, tested, same_patients=not args.other_patients, progress=show_progress)

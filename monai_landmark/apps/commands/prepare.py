@@ -23,6 +23,7 @@ from monai_landmark.data.datasets import (
     prepare_isbi2015,
 )
 from monai_landmark.data.datasets.split import DEFAULT_FRACTIONS, Fractions
+from monai_landmark.data.film_cache import FilmCache, cache_beside
 from monai_landmark.data.spacing import check_spacing
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     }
     if "test_fraction" in args:
         options["fractions"] = Fractions(args.test_fraction, args.validation_fraction, args.seed)
-    datalist: Datalist = args.prepare(args, options)
+    with FilmCache(args.cache or cache_beside(args.out)) as cache:
+        datalist: Datalist = args.prepare(args, options | {"cache": cache})
     save_datalist(datalist, args.out)
     _print(datalist, args.out, Console())
     return 3 if any(entry.by == "fault" for entry in datalist.left_out) else 0
@@ -79,6 +81,8 @@ def _common(parser: argparse.ArgumentParser, duplicates: str) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of further films without landmarks")
+    text = "keeps what was seen of the films, so that they need not be read again (default: beside the datalist)"
+    parser.add_argument("--cache", type=Path, metavar="FILE", help=text)
 
 
 def _fractions(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from monai_landmark.data.datasets.collect import Candidate, Marks, collect, resc
 from monai_landmark.data.datasets.films import Progress, Size, Spacing, bare_name, films_below, relative_name
 from monai_landmark.data.datasets.manifest import ManifestRow, read_manifest
 from monai_landmark.data.datasets.split import DEFAULT_FRACTIONS, Fractions, split_by_rank
+from monai_landmark.data.film_cache import FilmCache
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.errors import AnnotationError, ConfigurationError
 
@@ -44,6 +45,7 @@ def prepare_chest6(
     duplicates: str = "mark",
     unlabelled: Path | None = None,
     progress: Progress | None = None,
+    cache: FilmCache | None = None,
 ) -> Datalist:
     """Datalist of chest films with six landmarks.
 
@@ -55,6 +57,7 @@ def prepare_chest6(
         duplicates: ``mark``, ``drop`` or ``refuse`` films that recur in another section.
         unlabelled: a folder of further films without landmarks.
         progress: shows how far the reading is.
+        cache: keeps what is seen of the films.
 
     Returns:
         The datalist.
@@ -84,7 +87,7 @@ def prepare_chest6(
         "spacing: given by the user" if spacing_mm else "spacing: none, results are in pixels",
         f"split: {split if split == 'papers' else fractions}",
     ]
-    return collect(datalist, films, unlabelled=unlabelled, progress=progress)
+    return collect(datalist, films, unlabelled=unlabelled, progress=progress, cache=cache)
 
 
 _Found = tuple[list[Candidate], list[LeftOut]]

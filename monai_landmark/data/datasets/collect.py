@@ -21,7 +21,7 @@ from monai_landmark.data.datasets.films import (
     read_table,
     relative_name,
 )
-from monai_landmark.data.duplicates import find_duplicates
+from monai_landmark.data.film_cache import FilmCache
 from monai_landmark.errors import AnnotationError, DataError
 
 __all__ = ["Candidate", "Marks", "collect", "mean_of_readers", "rescale", "unlabelled_below"]
@@ -125,6 +125,7 @@ def collect(
     unlabelled: Path | None = None,
     opened: Mapping[Path, OpenedFilm] | None = None,
     progress: Progress | None = None,
+    cache: FilmCache | None = None,
 ) -> Datalist:
     """Fill the sections of a datalist and apply its policy for films that recur in another section.
 
@@ -136,6 +137,7 @@ def collect(
         unlabelled: a folder of further films without landmarks.
         opened: films that were opened already.
         progress: shows how far the reading is.
+        cache: keeps what is seen of the films; it has seen those that were opened.
 
     Returns:
         ``datalist``.
@@ -145,12 +147,12 @@ def collect(
     """
     films = [*candidates, *(unlabelled_below(unlabelled) if unlabelled else [])]
     films = _without_leaks(datalist, films)
-    known = dict(opened or {})
+    known, cache = dict(opened or {}), cache or FilmCache()
     sections: dict[str, list[Item]] = {section: [] for section in SECTIONS}
-    prints = {}
+    hashes = {}
     for film in progress(films, len(films)) if progress else films:
         if film.path not in known:
-            found, broken = open_films([film.path], datalist.root, film.spacing_mm)
+            found, broken = open_films([film.path], datalist.root, film.spacing_mm, cache=cache)
             known |= found
             datalist.left_out += broken
         if film.path not in known:
@@ -158,7 +160,7 @@ def collect(
         one = known.pop(film.path)
         try:
             sections[film.section].append(_item(film, one, datalist.root))
-            prints[film.id] = one.print
+            hashes[film.id] = one.sha256
         except DataError as error:
             datalist.left_out.append(LeftOut(relative_name(film.path, datalist.root), str(error)))
     datalist.sections = {section: items for section, items in sections.items() if items}
@@ -171,7 +173,7 @@ def collect(
         )
     datalist.duplicates = [
         {"films": [pair.first, pair.second], "similarity": pair.similarity, "identical": pair.identical}
-        for pair in find_duplicates(prints)
+        for pair in cache.duplicates(hashes)
     ]
     _settle_duplicates(datalist)
     return datalist

@@ -14,6 +14,7 @@ from monai_landmark.data.datasets.collect import Candidate, Marks, collect, resc
 from monai_landmark.data.datasets.films import Progress, Size, Spacing, bare_name, films_below, only_one
 from monai_landmark.data.datasets.manifest import ManifestRow, read_manifest
 from monai_landmark.data.datasets.split import DEFAULT_FRACTIONS, Fractions, split_by_rank
+from monai_landmark.data.film_cache import FilmCache
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import AnnotationError, ConfigurationError
 
@@ -37,6 +38,7 @@ def prepare_dha(
     duplicates: str = "mark",
     unlabelled: Path | None = None,
     progress: Progress | None = None,
+    cache: FilmCache | None = None,
 ) -> Datalist:
     """Datalist of the Digital Hand Atlas, in original films or in resized ones with a ``manifest.csv``.
 
@@ -53,6 +55,7 @@ def prepare_dha(
         duplicates: ``mark``, ``drop`` or ``refuse`` films that recur in another section.
         unlabelled: a folder of further films without landmarks.
         progress: shows how far the reading is.
+        cache: keeps what is seen of the films.
 
     Returns:
         The datalist; films without an annotation are in ``unlabelled``.
@@ -85,7 +88,7 @@ def prepare_dha(
         f"spacing: {rule}" + (" (50 mm between landmarks 1 and 5 of each film)" if spacing_rule == "wrist50" else ""),
         f"split: {split if split == 'papers' else fractions}; every film counts as its own patient",
     ]
-    return collect(datalist, candidates, unlabelled=unlabelled, progress=progress)
+    return collect(datalist, candidates, unlabelled=unlabelled, progress=progress, cache=cache)
 
 
 def _find_table(folder: Path) -> Path:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_landmark.data.datalist import LeftOut
-from monai_landmark.data.duplicates import Fingerprint, fingerprint
-from monai_landmark.data.reader import FILM_SUFFIXES, is_film, read_film
+from monai_landmark.data.duplicates import fingerprint
+from monai_landmark.data.film_cache import FilmCache
+from monai_landmark.data.formats import FILM_SUFFIXES, is_film, read_film
 from monai_landmark.errors import AnnotationError, ConfigurationError, DataError
-from monai_landmark.files import file_sha256
 
 __all__ = [
     "OpenedFilm",
@@ -43,7 +44,6 @@ class OpenedFilm:
         spacing_mm: (row, column) spacing, or None.
         spacing_source: where the spacing comes from.
         sha256: of the file's bytes.
-        print: what recognizes the picture.
         info: facts for reports: format, bits; no patient data.
     """
 
@@ -51,7 +51,6 @@ class OpenedFilm:
     spacing_mm: Spacing | None
     spacing_source: str
     sha256: str
-    print: Fingerprint
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,8 +62,11 @@ def films_below(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ConfigurationError("there is no such folder", file=folder, action="give the folder that holds the films")
-    visible = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    return sorted(path for path in visible if is_film(path))
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if is_film(path))
 
 
 def only_one(found: Iterable[Path], folder: Path, kind: str, *, expected: str, action: str) -> Path:
@@ -88,23 +90,36 @@ def only_one(found: Iterable[Path], folder: Path, kind: str, *, expected: str, a
     return paths[0]
 
 
-def open_film(path: Path, spacing_mm: Spacing | None = None) -> OpenedFilm:
-    """Read one film and forget its pixels.
+def open_film(path: Path, spacing_mm: Spacing | None, cache: FilmCache) -> OpenedFilm:
+    """Read one film and forget its pixels, or take what was kept when it was read before.
 
     Args:
         path: the film.
         spacing_mm: (row, column) spacing known to the user; overrules the file.
+        cache: keeps what is seen of it, fingerprint included.
 
     Raises:
         FilmError: the film cannot be read.
     """
-    film = read_film(path, spacing_mm)
-    spacing = film.spacing
-    return OpenedFilm(film.size, spacing.mm, spacing.source, file_sha256(path), fingerprint(film.pixels), film.info)
+    sha256 = cache.sha256(path)
+    known = cache.facts(sha256, spacing_mm)
+    if known is None:
+        film = read_film(path, spacing_mm)
+        spacing = film.spacing
+        known = {"size": film.size, "spacing_mm": spacing.mm, "spacing_source": spacing.source, "info": film.info}
+        cache.keep(sha256, spacing_mm, known, fingerprint(film.pixels))
+    row_col = known["spacing_mm"]
+    size, spacing_known = tuple(known["size"]), None if row_col is None else tuple(row_col)
+    return OpenedFilm(size, spacing_known, known["spacing_source"], sha256, known["info"])
 
 
 def open_films(
-    paths: Iterable[Path], root: Path, spacing_mm: Spacing | None = None, progress: Progress | None = None
+    paths: Iterable[Path],
+    root: Path,
+    spacing_mm: Spacing | None = None,
+    progress: Progress | None = None,
+    *,
+    cache: FilmCache,
 ) -> tuple[dict[Path, OpenedFilm], list[LeftOut]]:
     """Read films; one that is broken does not stop the others.
 
@@ -113,6 +128,7 @@ def open_films(
         root: what the names of films left out are relative to.
         spacing_mm: (row, column) spacing of all of them, known to the user.
         progress: shows how far the reading is.
+        cache: keeps what is seen of them, fingerprints included.
 
     Returns:
         The opened films by path, and those that could not be read, with the reason.
@@ -122,7 +138,7 @@ def open_films(
     films = list(paths)
     for path in progress(films, len(films)) if progress else films:
         try:
-            opened[path] = open_film(path, spacing_mm)
+            opened[path] = open_film(path, spacing_mm, cache)
         except (DataError, OSError) as error:
             left_out.append(LeftOut(relative_name(path, root), str(error)))
     return opened, left_out
@@ -130,8 +146,8 @@ def open_films(
 
 def relative_name(path: Path, root: Path) -> str:
     """Path below ``root`` with forward slashes; the absolute path of a film that lies elsewhere."""
-    path, root = path.absolute(), root.absolute()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    name, folder = path.absolute().as_posix(), root.absolute().as_posix().rstrip("/") + "/"
+    return name.removeprefix(folder)
 
 
 def bare_name(name: str) -> str:

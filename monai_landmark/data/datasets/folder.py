@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from monai_landmark.data.datasets.matching import (
     read_all_annotations,
 )
 from monai_landmark.data.datasets.split import DEFAULT_FRACTIONS, Fractions
+from monai_landmark.data.film_cache import FilmCache
 from monai_landmark.data.schema import LandmarkSchema, shipped_schemas
 from monai_landmark.errors import AnnotationError, ConfigurationError
 
@@ -48,6 +50,7 @@ def prepare_folder(
     duplicates: str = "refuse",
     unlabelled: Path | None = None,
     progress: Progress | None = None,
+    cache: FilmCache | None = None,
 ) -> Datalist:
     """Datalist of a folder of films.
 
@@ -69,6 +72,7 @@ def prepare_folder(
         duplicates: ``mark``, ``drop`` or ``refuse`` films that recur in another section.
         unlabelled: a folder of further films without landmarks.
         progress: shows how far the reading is.
+        cache: keeps what is seen of the films.
 
     Returns:
         The datalist.
@@ -78,7 +82,8 @@ def prepare_folder(
         AnnotationError: an annotation file that does not say what it must, or copies across sections under ``refuse``.
     """
     paths = films_below(folder)
-    opened, left_out = open_films(paths, folder, spacing_mm, progress)
+    cache = cache or FilmCache()
+    opened, left_out = open_films(paths, folder, spacing_mm, progress, cache=cache)
     index = FilmIndex(paths, folder)
     patient_of, rule = _patient_rule(folder, index, patient_pattern, patients)
     given = LandmarkSchema.load(schema) if schema else None
@@ -115,7 +120,7 @@ def prepare_folder(
         if target is not None and annotations is not None and path in found.by_film:
             marks = partial(_marks, found, path, target, annotations)
         candidates.append(Candidate(path, ids[path], owner, sections[owner] if marks else "unlabelled", marks))
-    return collect(datalist, candidates, unlabelled=unlabelled, opened=opened)
+    return collect(datalist, candidates, unlabelled=unlabelled, opened=opened, cache=cache)
 
 
 def _marks(found: FilmAnnotations, path: Path, target: str, file: Path, size: Size) -> Marks:
@@ -125,8 +130,8 @@ def _marks(found: FilmAnnotations, path: Path, target: str, file: Path, size: Si
 def _ids(paths: list[Path], folder: Path) -> dict[Path, str]:
     """Path in the folder without suffix; with it where two films differ in nothing else."""
     names = {path: relative_name(path, folder) for path in paths}
-    bare = [bare_name(name) for name in names.values()]
-    return {path: name if bare.count(bare_name(name)) > 1 else bare_name(name) for path, name in names.items()}
+    times = Counter(bare_name(name) for name in names.values())
+    return {path: name if times[bare_name(name)] > 1 else bare_name(name) for path, name in names.items()}
 
 
 _PatientRule = tuple[Callable[[Path], str | None], str]

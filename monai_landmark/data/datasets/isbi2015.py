@@ -15,6 +15,7 @@ from monai_landmark.data.annotations import read_isbi
 from monai_landmark.data.datalist import Datalist
 from monai_landmark.data.datasets.collect import Candidate, Marks, collect, mean_of_readers
 from monai_landmark.data.datasets.films import Progress, Size, Spacing, films_below, only_one
+from monai_landmark.data.film_cache import FilmCache
 from monai_landmark.errors import ConfigurationError, FilmError
 
 __all__ = ["READERS", "SPLITS", "prepare_isbi2015"]
@@ -40,6 +41,7 @@ def prepare_isbi2015(
     duplicates: str = "mark",
     unlabelled: Path | None = None,
     progress: Progress | None = None,
+    cache: FilmCache | None = None,
 ) -> Datalist:
     """Datalist of the ISBI 2015 films as they were distributed, whatever their file format.
 
@@ -51,6 +53,7 @@ def prepare_isbi2015(
         duplicates: ``mark``, ``drop`` or ``refuse`` films that recur in another section.
         unlabelled: a folder of further films without landmarks.
         progress: shows how far the reading is.
+        cache: keeps what is seen of the films.
 
     Returns:
         The datalist; ``subset`` of an item tells train, test1 and test2 apart.
@@ -74,7 +77,7 @@ def prepare_isbi2015(
         f"landmarks of reader: {reader}",
         f"split: {split}; patients are not published, every film counts as its own",
     ]
-    return collect(datalist, candidates, unlabelled=unlabelled, progress=progress)
+    return collect(datalist, candidates, unlabelled=unlabelled, progress=progress, cache=cache)
 
 
 def _reader_folder(folder: Path, reader: str) -> Path:
