@@ -19,7 +19,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def main() -> None:
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
     experiment = {"kill": kill_runs, "checkpoint": kill_saving, "disk": fill_disk}[args.experiment]
-    save(experiment(args.work.resolve(), args.kills, random.Random(args.seed)), args)
+    command = f"python benchmarks/robustness.py {args.experiment} --kills {args.kills} --seed {args.seed}"
+    save(experiment(args.work.resolve(), args.kills, random.Random(args.seed)), [args.seed], command)
 
 
 # ---- a run of the bundle, killed -----------------------------------------------------------------------------------
@@ -232,19 +234,21 @@ def fill_disk(work: Path, kills: int, draw: random.Random) -> list[dict[str, Any
 
 
 # ---- processes and records -----------------------------------------------------------------------------------------
-def fork(work: Callable[[], None]) -> int:
-    """Do work in a process group of its own, without output; its id."""
+def fork(work: Callable[[], None], log: Path | None = None) -> int:
+    """Do work in a process group of its own, what it says goes into a file or nowhere; its id."""
     process = os.fork()
     if process:
         return process
     os.setsid()
-    null = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(null, 1)
     os.dup2(null, 2)
     code = 1
     try:
         work()
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -266,11 +270,11 @@ def record(name: str, value: float, n: int, notes: str) -> dict[str, Any]:
     return {"name": name, "value": value, "unit": "", "n": n, "interval": None, "notes": notes}
 
 
-def save(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
+def save(found: list[dict[str, Any]], seeds: Sequence[int], command: str, out: Path = OUT) -> None:
     """Put records in the place of older ones of the same name."""
     shared: Mapping[str, Any] = {
-        "seeds": [args.seed],
-        "command": f"python benchmarks/robustness.py {args.experiment} --kills {args.kills} --seed {args.seed}",
+        "seeds": list(seeds),
+        "command": command,
         "commit": short_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, CPU",
@@ -279,10 +283,10 @@ def save(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
         "labels": None,
         "near_duplicates": "",
     }
-    old = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else []
+    old = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
     names = {one["name"] for one in found}
     records = [one for one in old if one["name"] not in names] + [{**one, **shared} for one in found]
-    write_text(OUT, json.dumps(records, indent=1) + "\n")
+    write_text(out, json.dumps(records, indent=1) + "\n")
 
 
 if __name__ == "__main__":

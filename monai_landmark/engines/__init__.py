@@ -3,6 +3,7 @@
 from monai_landmark.engines.averaging import AverageHandler
 from monai_landmark.engines.batches import image_and, image_told_source, loss_of, lower_is_better
 from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, save_model
+from monai_landmark.engines.global_loss import GlobalLossHandler
 from monai_landmark.engines.guards import NonFiniteLossGuard
 from monai_landmark.engines.mixture import MixtureInferer, inference_facts
 from monai_landmark.engines.precision import PrecisionInferer
@@ -17,6 +18,7 @@ __all__ = [
     "AverageHandler",
     "Draw",
     "DrawSampler",
+    "GlobalLossHandler",
     "KeyedDataset",
     "KeyedSteps",
     "MixtureInferer",

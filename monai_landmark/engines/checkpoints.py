@@ -37,11 +37,13 @@ def _refuse_non_finite(weights: Mapping[str, Any]) -> None:
         raise ValueError(f"weights are not finite and were not saved: {bad[:3]}")
 
 
-def save_model(network: nn.Module, folder: str | PathLike[str], card: Mapping[str, Any]) -> None:
+def save_model(
+    network: nn.Module | Mapping[str, torch.Tensor], folder: str | PathLike[str], card: Mapping[str, Any]
+) -> None:
     """Write ``model.pt`` (a plain state dict), ``model.safetensors`` and ``model.json``.
 
     Args:
-        network: whose weights are saved.
+        network: whose weights are saved, or the weights themselves.
         folder: made if absent.
         card: what a user of the weights must know (architecture, landmarks, grid ...); the hash of
             ``model.safetensors`` and the version are added.
@@ -50,7 +52,8 @@ def save_model(network: nn.Module, folder: str | PathLike[str], card: Mapping[st
         ValueError: if a weight is not finite; nothing is written then.
     """
     module = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    state = module.state_dict() if isinstance(module, nn.Module) else module
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     _refuse_non_finite(weights)
     folder = Path(folder)
     with replace_file(folder / "model.pt") as stream:

@@ -13,6 +13,8 @@ from monai.utils import CommonKeys
 from torch import nn
 from tqdm import tqdm
 
+from monai_landmark.processes import process_count
+
 __all__ = ["ProgressHandler", "TransferReportHandler"]
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class ProgressHandler:
         loss = float(engine.state.output[CommonKeys.LOSS].detach())
         first = math.isnan(self._loss)
         self._loss = loss if first else self._loss + self.smoothing * (loss - self._loss)
-        self._films += len(engine.state.output[CommonKeys.IMAGE])
+        self._films += _films_of(engine)
         self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate():.1f} films/s", refresh=False)
         self._bar.total = _total(engine)
         self._bar.update()
@@ -73,11 +75,16 @@ class ProgressHandler:
         if not self._bar.disable:
             return
         state, rate, total = engine.state, self._rate(), _total(engine)
-        left = (total - state.iteration) * len(state.output[CommonKeys.IMAGE]) / max(rate, 1e-9)
+        left = (total - state.iteration) * _films_of(engine) / max(rate, 1e-9)
         _LOGGER.info(
             "step %d of %d: loss %.4f, %.1f films/s, %d min %02d s left",
             *(state.iteration, total, self._loss, rate, left // 60, left % 60),
         )
+
+
+def _films_of(engine: Engine) -> int:
+    """Films of a step, of all processes."""
+    return len(engine.state.output[CommonKeys.IMAGE]) * process_count()
 
 
 def _total(engine: Engine) -> int:

@@ -117,9 +117,12 @@ class KeyedDataset(Dataset[Any]):
 class KeyedSteps:
     """Handler that seeds torch anew for every step: the noise and timesteps of diffusion, and drop-out, are keyed.
 
+    In distributed training all processes are seeded alike, and what is drawn for films goes through
+    :func:`monai_landmark.processes.drawn_for`: then a film gets what it would in a single process.
+
     Args:
         seed: seed of the run.
-        rank: index of this process in distributed training.
+        rank: anything but 0 where processes shall draw other numbers than each other: index of this process.
     """
 
     def __init__(self, seed: int = 0, rank: int = 0) -> None:

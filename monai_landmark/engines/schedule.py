@@ -52,13 +52,20 @@ class ProgressSchedule:
         warmup: share of the training until the peak.
         floor: share of the peak that is left at the end.
         budget_minutes: time to train; None for as many steps as the trainer was told.
+        steps: of the whole training, where the trainer is told a part of it at a time (a round of federated training);
+            None: as many as the trainer was told.
 
     Raises:
         ConfigurationError: if a share is not in [0, 1), or the budget is not positive.
     """
 
     def __init__(
-        self, optimizer: Optimizer, warmup: float = 0.05, floor: float = 0.01, budget_minutes: float | None = None
+        self,
+        optimizer: Optimizer,
+        warmup: float = 0.05,
+        floor: float = 0.01,
+        budget_minutes: float | None = None,
+        steps: int | None = None,
     ) -> None:
         for field, value in (("warmup", warmup), ("floor", floor)):
             if not 0.0 <= value < 1.0:
@@ -67,7 +74,7 @@ class ProgressSchedule:
             raise ConfigurationError("no time to train", field="budget_minutes", value=budget_minutes, expected="> 0")
         self.optimizer, self.warmup, self.floor = optimizer, warmup, floor
         self.budget_s = None if budget_minutes is None else 60.0 * budget_minutes
-        self.seconds = 0.0
+        self.steps, self.seconds = steps, 0.0
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
         self._asked: float | None = None
 
@@ -105,7 +112,7 @@ class ProgressSchedule:
         return self.budget_s is not None and self.seconds >= self.budget_s
 
     def _share_done(self, engine: Engine) -> float:
-        steps = float(engine.state.iteration / (engine.state.max_epochs * engine.state.epoch_length))
+        steps = float(engine.state.iteration / (self.steps or engine.state.max_epochs * engine.state.epoch_length))
         time_share = 0.0 if self.budget_s is None else self.seconds / self.budget_s
         return min(1.0, max(steps, time_share))
 

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_landmark.engines.precision import fast_dtype
+from monai_landmark.processes import process_rank
 
 __all__ = ["ThroughputHandler", "matrix_rate", "step_flops"]
 
@@ -106,7 +107,8 @@ class ThroughputHandler:
     """Measure films and operations a second over the time that goes into steps; validation and files do not count.
 
     Operations are counted at the first step, and again when the network begins to return other terms (an objective
-    whose last part costs more). In distributed training the figures are those of one process.
+    whose last part costs more). In distributed training the figures are those of one process, and the first one tells
+    them; all must have this handler, because objectives that compare films ask the other processes while they count.
 
     Args:
         matrix_share: also measure, on CUDA, what share of the rate of large matrix products the training reaches.
@@ -158,7 +160,12 @@ class ThroughputHandler:
         if self.matrix_share and device.type == "cuda":
             dtype = fast_dtype(device) if self.dtype == "auto" else getattr(torch, self.dtype)
             self.peak = matrix_rate(device, dtype)
-            _LOGGER.info("large matrix products: %.1f TFLOP/s in %s", self.peak / 1e12, dtype)
+            self._tell("large matrix products: %.1f TFLOP/s in %s", self.peak / 1e12, dtype)
+
+    @staticmethod
+    def _tell(message: str, *facts: Any) -> None:
+        if process_rank() == 0:
+            _LOGGER.info(message, *facts)
 
     def _batch_asked(self, engine: Engine) -> None:
         self._asked = time.perf_counter()
@@ -171,7 +178,7 @@ class ThroughputHandler:
         key = frozenset(terms) if isinstance(terms, dict) else frozenset[str]()
         if first := key not in self._counted:
             self._counted[key] = step_flops(engine, engine.state.batch) / films
-            _LOGGER.info("%.2f GFLOP per film, forward and backward", self._counted[key] / 1e9)
+            self._tell("%.2f GFLOP per film, forward and backward", self._counted[key] / 1e9)
         self.film_flops = self._counted[key]
         if not first:
             self.films, self.seconds = self.films + films, self.seconds + seconds
@@ -186,7 +193,7 @@ class ThroughputHandler:
         if not self.seconds:
             return
         share = "" if self.peak is None else f", {self.flops_per_second / self.peak:.1%} of the matrix rate"
-        _LOGGER.info(
+        self._tell(
             "%.2f films/s, %.1f GFLOP/s over %d films%s",
             *(self.films_per_second, self.flops_per_second / 1e9, self.films, share),
         )

@@ -58,6 +58,7 @@ class HeatmapRegressionLoss(nn.Module):
         foreground_weight: extra weight of the foreground; 0 weighs all pixels alike.
         foreground_level: target value from which a pixel is foreground.
         reduction: ``"mean"`` over the annotated landmarks of the batch, ``"sum"``, or ``"none"`` for ``(B, K)``.
+        all_processes: as for :class:`SpatialNLLLoss`.
 
     Raises:
         ConfigurationError: an unknown kind or reduction, or a negative weight.
@@ -69,6 +70,7 @@ class HeatmapRegressionLoss(nn.Module):
         foreground_weight: float = 10.0,
         foreground_level: float = 0.2,
         reduction: LossReduction = "mean",
+        all_processes: bool = False,
     ) -> None:
         super().__init__()
         if kind not in get_args(RegressionKind):
@@ -77,7 +79,7 @@ class HeatmapRegressionLoss(nn.Module):
             )
         if not foreground_weight >= 0:
             raise ConfigurationError("negative weight", field="foreground_weight", value=foreground_weight)
-        self.kind, self.reduction = kind, check_reduction(reduction)
+        self.kind, self.reduction, self.all_processes = kind, check_reduction(reduction), all_processes
         self.foreground_weight, self.foreground_level = float(foreground_weight), float(foreground_level)
 
     def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -100,4 +102,4 @@ class HeatmapRegressionLoss(nn.Module):
             loss = (values - wanted).abs() if self.kind == "l1" else (values - wanted) ** 2
         near = functional.max_pool2d(target.to(wanted.dtype), 3, stride=1, padding=1).flatten(2)
         weight = 1.0 + self.foreground_weight * (near >= self.foreground_level)
-        return reduce_landmarks((loss * weight).mean(-1), wanted.amax(-1) > 0, self.reduction)
+        return reduce_landmarks((loss * weight).mean(-1), wanted.amax(-1) > 0, self.reduction, self.all_processes)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from monai_landmark.errors import ConfigurationError
+from monai_landmark.processes import share_of_all
 
 __all__ = ["LossReduction", "SpatialNLLLoss"]
 
@@ -50,13 +51,16 @@ def flatten_maps(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tens
     return logits.flatten(2).to(dtype), target.flatten(2).to(dtype)
 
 
-def reduce_landmarks(loss: torch.Tensor, annotated: torch.Tensor, reduction: LossReduction) -> torch.Tensor:
+def reduce_landmarks(
+    loss: torch.Tensor, annotated: torch.Tensor, reduction: LossReduction, all_processes: bool = False
+) -> torch.Tensor:
     """Mean or sum over the annotated landmarks only; a batch without any gives zero that still has a gradient.
 
     Args:
         loss: ``(B, K)`` loss of each landmark.
         annotated: ``(B, K)`` boolean.
         reduction: ``"none"`` keeps ``(B, K)``, zero where not annotated.
+        all_processes: the mean is over the landmarks of all processes, see :class:`SpatialNLLLoss`.
 
     Returns:
         Scalar, or ``(B, K)``.
@@ -65,7 +69,9 @@ def reduce_landmarks(loss: torch.Tensor, annotated: torch.Tensor, reduction: Los
     if reduction == "none":
         return loss
     total = loss.sum()
-    return total if reduction == "sum" else total / annotated.sum().clamp_min(1)
+    if reduction == "sum":
+        return total
+    return total / (share_of_all(annotated.sum()) if all_processes else annotated.sum().clamp_min(1))
 
 
 class SpatialNLLLoss(nn.Module):
@@ -79,14 +85,17 @@ class SpatialNLLLoss(nn.Module):
 
     Args:
         reduction: ``"mean"`` over the annotated landmarks of the batch, ``"sum"``, or ``"none"`` for ``(B, K)``.
+        all_processes: of distributed training: divide by the number of landmarks that a process has on average, so that
+            the mean over processes is that over all landmarks, also where one has films with fewer of them. All
+            processes must then ask for the loss in the same step.
 
     Raises:
         ConfigurationError: an unknown reduction.
     """
 
-    def __init__(self, reduction: LossReduction = "mean") -> None:
+    def __init__(self, reduction: LossReduction = "mean", all_processes: bool = False) -> None:
         super().__init__()
-        self.reduction = check_reduction(reduction)
+        self.reduction, self.all_processes = check_reduction(reduction), all_processes
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Compare logits with target maps.
@@ -105,4 +114,5 @@ class SpatialNLLLoss(nn.Module):
         mass = weight.sum(-1)
         cross_entropy = -(weight * torch.log_softmax(scores, -1)).sum(-1)
         annotated = mass > 0
-        return reduce_landmarks(cross_entropy / torch.where(annotated, mass, 1.0), annotated, self.reduction)
+        each = cross_entropy / torch.where(annotated, mass, 1.0)
+        return reduce_landmarks(each, annotated, self.reduction, self.all_processes)

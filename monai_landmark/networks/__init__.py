@@ -16,6 +16,7 @@ from monai_landmark.networks.initialization import (
 )
 from monai_landmark.networks.landmark_unet import LandmarkUNet
 from monai_landmark.networks.noise_levels import NoiseLevels, NoisyLandmarkUNet
+from monai_landmark.networks.synchronized import synchronized
 from monai_landmark.networks.weights import TransferReport, read_state_dict, transfer_weights
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "landmark_network",
     "model_card",
     "read_state_dict",
+    "synchronized",
     "trained",
     "trained_network",
     "trained_schema",

@@ -22,6 +22,7 @@ from monai_landmark.networks.weights import (
     read_state_dict,
     transfer_weights,
 )
+from monai_landmark.processes import drawn_for
 
 __all__ = ["EncoderLandmarkUNet"]
 
@@ -52,6 +53,24 @@ class _DecoderLevel(nn.Module):
         enlarged = functional.interpolate(deep, size=skip.shape[-2:], mode="nearest")
         mixed: torch.Tensor = self.mix(torch.cat([enlarged, skip], dim=1))
         return mixed
+
+
+class _FilmDropout(nn.Dropout2d):
+    """Dropout of whole maps; in distributed training every film loses those that it would in a single process."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Drop maps in training.
+
+        Args:
+            input: ``(B, C, H, W)``.
+
+        Returns:
+            Of the same shape.
+        """
+        if not self.training or self.p == 0:
+            return input
+        ones = input.new_ones(*input.shape[:2], 1, 1)
+        return input * drawn_for(ones, super().forward)
 
 
 class EncoderLandmarkUNet(nn.Module):
@@ -104,7 +123,7 @@ class EncoderLandmarkUNet(nn.Module):
             full_grid = len(self.decoder) == len(skips) - 1
             self.decoder.append(_DecoderLevel(deep, skip, out, convolutions=1 if full_grid else 2))
             deep = out
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = _FilmDropout(dropout)
         self.head = nn.Conv2d(deep, landmarks, kernel_size=1)
         nn.init.normal_(self.head.weight, std=0.01)
         if weights_file is not None:

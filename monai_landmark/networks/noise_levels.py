@@ -14,6 +14,7 @@ from monai.networks.schedulers import DDPMScheduler, RFlowScheduler
 
 from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.networks.landmark_unet import LandmarkUNet
+from monai_landmark.processes import drawn_for
 
 __all__ = ["NoiseLevels", "NoisyLandmarkUNet", "logits_at", "noise_scheduler"]
 
@@ -115,7 +116,7 @@ class NoiseLevels:
             if self.scheduler is None:
                 yield image, told
                 continue
-            noise = torch.randn_like(image) if random else self._fixed_noise(number, image)
+            noise = drawn_for(image, torch.randn_like) if random else self._fixed_noise(number, image)
             yield self.scheduler.add_noise(original_samples=image, noise=noise, timesteps=told), told
 
     def _fixed_noise(self, number: int, image: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from monai_landmark.errors import ConfigurationError
 from monai_landmark.networks import DiffusionUNet, FeatureTaps
 from monai_landmark.pretraining.ddpm import ConditionalObjective
 from monai_landmark.pretraining.diffusion import NULL
+from monai_landmark.processes import drawn_for, share_of_all
 
 __all__ = ["AlignedObjective"]
 
@@ -118,15 +119,16 @@ class AlignedObjective(ConditionalObjective):
                 value=source.tolist(),
                 action="give the films of the pool sources, or leave those without one out",
             )
-        image, source = image[known], source[known]
-        first, second = self.draw_pair(image)
-        noisy = [self.noisy(image, torch.randn_like(image), timesteps) for timesteps in (first, second)]
+        first, second = drawn_for(image, self.draw_pair)[known].unbind(1)
+        noise = [drawn_for(image, torch.randn_like)[known] for _ in range(2)]
+        image, source, share = image[known], source[known], share_of_all(known.sum())
+        noisy = [self.noisy(image, *each) for each in zip(noise, (first, second), strict=True)]
         differences = self.differences(torch.cat(noisy), torch.cat([first, second]), source.repeat(2))
         losses, norms, spreads = [], [], []
         for level, difference in differences.items():
             projected = functional.normalize(self.projections[level](difference), dim=1)
             at_first, at_second = projected.chunk(2)
-            losses.append(1 - (at_first * at_second).sum(dim=1).mean())
+            losses.append((1 - (at_first * at_second).sum(dim=1)).sum() / share)
             norms.append(difference.detach().norm(dim=1).mean())
             spreads.append(projected.detach().std(dim=0, correction=0).square().sum().sqrt())
         return {
@@ -135,19 +137,19 @@ class AlignedObjective(ConditionalObjective):
             "projection_spread": torch.stack(spreads).mean(),
         }
 
-    def draw_pair(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw_pair(self, image: torch.Tensor) -> torch.Tensor:
         """Two different timesteps for each film, from the middle half of the schedule.
 
         Args:
             image: ``(B, C, H, W)``.
 
         Returns:
-            Two times ``(B,)``.
+            ``(B, 2)``.
         """
         low, high = self.timesteps // 4, 3 * self.timesteps // 4
         first = torch.randint(low, high, image.shape[:1], device=image.device)
         apart = torch.randint(1, high - low, image.shape[:1], device=image.device)
-        return first, low + (first - low + apart) % (high - low)
+        return torch.stack([first, low + (first - low + apart) % (high - low)], dim=1)
 
     def differences(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, source: torch.Tensor

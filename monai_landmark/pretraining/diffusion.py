@@ -11,6 +11,7 @@ from torch import nn
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.networks import DiffusionUNet
 from monai_landmark.pretraining.objective import Objective
+from monai_landmark.processes import drawn_for
 
 __all__ = ["DiffusionObjective"]
 
@@ -189,7 +190,7 @@ class DiffusionObjective(Objective):
         Returns:
             ``loss``.
         """
-        timesteps, noise = self.draw_timesteps(image), torch.randn_like(image)
+        timesteps, noise = drawn_for(image, self.draw_timesteps), drawn_for(image, torch.randn_like)
         told = self.withhold(self.checked(source, image)) if self.sources else None
         return {"loss": self.film_loss(image, timesteps, noise, told).mean()}
 
@@ -225,8 +226,8 @@ class DiffusionObjective(Objective):
         Returns:
             ``(B,)``, 0 where it is withheld.
         """
-        hidden = torch.rand(source.shape, device=source.device) < self.source_dropout
-        return source.masked_fill(hidden, NULL)
+        drawn = drawn_for(source, lambda films: torch.rand(films.shape, device=films.device))
+        return source.masked_fill(drawn < self.source_dropout, NULL)
 
     def describe(self) -> dict[str, Any]:
         """Facts for ``model.json``.

@@ -19,6 +19,7 @@ from torch import nn
 
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.pretraining.encoder_objective import EncoderObjective, in_full_precision
+from monai_landmark.processes import drawn_for
 
 __all__ = ["MaskedObjective", "masked_error"]
 
@@ -120,7 +121,7 @@ class MaskedObjective(EncoderObjective):
             ConfigurationError: see :meth:`draw_mask`; or if the film has other channels than the encoder.
         """
         image = self.stacked_views(image)
-        mask = self.draw_mask(image)
+        mask = drawn_for(image, self.draw_mask)
         loss = in_full_precision(masked_error, self.predict(image, mask), image, mask)
         visible = 1 - mask
         gray = (image * visible).sum(dim=(2, 3), keepdim=True) / visible.sum(dim=(2, 3), keepdim=True)

@@ -43,13 +43,14 @@ _ENGINES = """
 _NETWORKS = "UNet BasicUNet AttentionUnet SegResNet DynUNet DiffusionModelUNet DDPMScheduler DDIMScheduler"
 _OWN = """
     data.budget.labeled_films data.pool.hold_out data.pool.pretraining_pool engines.AverageHandler
-    engines.DrawSampler engines.KeyedDataset engines.KeyedSteps engines.MixtureInferer engines.ModelSaver
-    engines.NonFiniteLossGuard engines.PrecisionInferer engines.ProgressHandler engines.ProgressSchedule
-    engines.ThroughputHandler engines.TrainingStateSaver engines.TransferReportHandler engines.ViewInferer
-    losses.HeatmapRegressionLoss losses.SpatialNLLLoss metrics.RadialErrorMetric metrics.SuccessDetectionRate
-    networks.TrainedWeights networks.landmark_network networks.trained_network pretraining.pretraining_objective
-    pretraining.handlers.ObjectiveHandler pretraining.memorization.MemorizationHandler
-    pretraining.samples.SampleHandler pretraining.validation.DenoisingValidator results.collect.ResultCollector
+    engines.DrawSampler engines.GlobalLossHandler engines.KeyedDataset engines.KeyedSteps engines.MixtureInferer
+    engines.ModelSaver engines.NonFiniteLossGuard engines.PrecisionInferer engines.ProgressHandler
+    engines.ProgressSchedule engines.ThroughputHandler engines.TrainingStateSaver engines.TransferReportHandler
+    engines.ViewInferer losses.HeatmapRegressionLoss losses.SpatialNLLLoss metrics.RadialErrorMetric
+    metrics.SuccessDetectionRate networks.TrainedWeights networks.landmark_network networks.trained_network
+    pretraining.pretraining_objective pretraining.handlers.ObjectiveHandler
+    pretraining.memorization.MemorizationHandler pretraining.samples.SampleHandler
+    pretraining.validation.DenoisingValidator results.collect.ResultCollector
     results.evaluate.EvaluationReport results.pseudo_labels.pseudo_labeled_films results.writers.ResultWriter
     transforms.DecodeHeatmapd transforms.DecodeLandmarksd transforms.EncodeHeatmapd transforms.FitFilmd
     transforms.GridToMillimetersd transforms.LoadRadiographd transforms.MillimetersToGridd
@@ -74,8 +75,9 @@ CALLS = frozenset(
         """
         data.datalist.Datalist.load data.datalist.load_datalist data.films.find_films
         data.schema.LandmarkSchema.load engines.image_and engines.inference_facts networks.ensemble_members
-        networks.trained networks.trained_schema networks.transfer_settings pretraining.objective_views
-        results.pseudo_labels.draw_weights transforms.shape_of_films uncertainty.Calibration.of_model
+        networks.synchronized networks.trained networks.trained_schema networks.transfer_settings
+        pretraining.objective_views results.pseudo_labels.draw_weights transforms.shape_of_films
+        uncertainty.Calibration.of_model
         """,
     )
     | _names("monai.", "handlers.from_engine utils.set_determinism utils.str2bool")

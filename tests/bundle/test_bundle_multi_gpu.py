@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,3 +80,36 @@ def test_two_processes_end_with_equal_weights(
         assert torch.equal(tensor, second["weights"][name]), name
     assert json.loads((tmp_path / "out" / "model.json").read_text())["steps"] == 2
     assert said.count("step 2 of 2") == 1  # only rank 0 speaks
+
+
+@pytest.fixture()
+def distributed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark's module: it forks the workers, so that none imports everything anew."""
+    if sys.platform == "win32":
+        pytest.skip("needs fork")
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return importlib.import_module("distributed")
+
+
+def few_steps(work: Path, **more: Any) -> argparse.Namespace:
+    """Options of the benchmark for a run of one epoch."""
+    return argparse.Namespace(work=work, steps=5, seed=0, dtype="float32", control=False, **more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train_diffusion", "train_encoder", "pretrain"])
+def test_two_processes_lose_what_one_does(distributed: Any, tmp_path: Path, name: str) -> None:
+    distributed.write_films(tmp_path / "films")
+    [found] = distributed.curves(few_steps(tmp_path, networks=[name], worlds=[1, 2]))
+    assert found["name"] == f"robustness/ddp/{name}/2/float32_difference"
+    assert found["value"] < (1e-3 if name == "train_encoder" else 1e-5)  # few films a batch: rounding grows
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_no_loss(distributed: Any, tmp_path: Path) -> None:
+    distributed.write_films(tmp_path / "films")
+    options = few_steps(tmp_path, networks=["pretrain"], worlds=[2], kills=1)
+    options.steps = 10
+    [found] = distributed.elastic(options)
+    assert (found["value"], found["n"]) == (0, 1)
