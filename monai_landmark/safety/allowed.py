@@ -56,6 +56,12 @@ _OWN = """
     transforms.GridToMillimetersd transforms.LoadRadiographd transforms.MillimetersToGridd
     transforms.RandElasticLandmarksd transforms.RandFlipLandmarksd transforms.RandViewsd
 """
+_GENERATION = """
+    autoencoder.AutoencoderObjective autoencoder.perceptual_loss diffusion.generation_objective
+    embedding.embedded_films embedding.film_embedder generate.FilmGeneration latents.film_autoencoder
+    latents.film_codec model.GeneratorSaver model.trained_generator reconstruction.ReconstructionHandler
+    sheets.EmbeddingSampleHandler
+"""
 
 TARGETS = frozenset(
     _names("", _TRANSFORMS + _ENGINES + _NETWORKS)
@@ -63,6 +69,7 @@ TARGETS = frozenset(
     | _names("monai.networks.nets.", "UNet BasicUNet AttentionUnet SegResNet DynUNet DiffusionModelUNet")
     | {"monai.handlers.IgniteMetricHandler", "ignite.handlers.EMAHandler"}
     | _names("monai_landmark.", _OWN)
+    | _names("monai_landmark.generation.", _GENERATION)
     | _names("torch.nn.", "MSELoss L1Loss SmoothL1Loss BCEWithLogitsLoss CrossEntropyLoss")
     | _names("torch.optim.", "Adam AdamW SGD RMSprop")
     | _names("torch.optim.lr_scheduler.", "OneCycleLR CosineAnnealingLR StepLR MultiStepLR LinearLR ReduceLROnPlateau")

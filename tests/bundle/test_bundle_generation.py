@@ -1,0 +1,144 @@
+"""The generation's road in its short form: embed, autoencode, pretrain, generate; and that a stop changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from ignite.engine import Engine
+from PIL import Image
+from safetensors.torch import load_file
+
+from monai_landmark.data.synthetic import write_synthetic_dataset
+from monai_landmark.engines import TrainingStateSaver
+from monai_landmark.files import file_sha256
+from monai_landmark.generation.model import trained_generator
+
+MonaiBundle = Callable[..., None]
+Step = Callable[..., Path]
+SHORT = ["--epochs", "1", "--steps_per_epoch", "2", "--batch_size", "4", "--precision", "float32"]
+SMALL = ["--spatial_size", "[32,32]"]
+UNET = "{'channels': [8, 16], 'norm_num_groups': 8, 'width': 16}"
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen small films, two of them to test."""
+    folder = tmp_path_factory.mktemp("pool")
+    write_synthetic_dataset(folder, training=2, test=2, unlabelled=10, size=(200, 216))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def step(bundle: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory, monai_bundle: MonaiBundle) -> Step:
+    """Run one command of the generation's bundle into a folder."""
+    configs = bundle.with_name("xray_generation") / "configs"
+
+    def run(name: str, *words: str | Path, output: Path | None = None) -> Path:
+        folder = output or tmp_path_factory.mktemp(name)
+        given = ["--config_file", str(configs / f"{name}.yaml"), "--dataset_dir", pool, "--output_dir", folder]
+        monai_bundle("run", name, *given, *words)
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def embedding(step: Step) -> Path:
+    return step("embed", *SHORT, *SMALL, "--architecture", "mobilenetv3_small_050")
+
+
+@pytest.fixture(scope="module")
+def autoencoder(step: Step, embedding: Path) -> Path:
+    options = ["--downsampling", "2", "--width", "8", "--adversarial_start", "0.4", "--perceptual", embedding]
+    return step("autoencode", *SHORT, *SMALL, *options)
+
+
+@pytest.fixture(scope="module")
+def train(step: Step, embedding: Path) -> Step:
+    def run(*words: str | Path, output: Path | None = None) -> Path:
+        options = ["--embedding", embedding, "--unet", UNET, "--samples", "2", "--val_interval", "1"]
+        return step("pretrain", *SHORT, *SMALL, *options, *words, output=output)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def latent_model(train: Step, autoencoder: Path) -> Path:
+    return train("--autoencoder", autoencoder, "--objective", "ddpm", "--prediction", "v_prediction")
+
+
+@pytest.fixture(scope="module")
+def pixel_model(train: Step) -> Path:
+    return train("--patches", "2")
+
+
+def test_the_autoencoder_is_measured_and_shown(autoencoder: Path) -> None:
+    record = json.loads((autoencoder / "reconstruction.json").read_text())["history"][-1]
+    assert record["step"] == 2 and -1 <= record["ssim"] <= 1 and record["psnr_db"] > 0
+    assert (autoencoder / "samples" / "step_0000002_reconstructed.png").is_file()
+
+
+def test_a_model_folder_holds_all_that_drawing_needs(latent_model: Path, pixel_model: Path) -> None:
+    assert not (pixel_model / "autoencoder").exists()
+    pixels, latents = trained_generator(pixel_model), trained_generator(latent_model)
+    assert pixels.latent_shape == (1, 32, 32) and latents.latent_shape == (4, 16, 16)
+    assert pixels.embedder.tokens == 5 and latents.embedder.tokens == 1
+    assert latents.objective.prediction == "v_prediction"  # type: ignore[union-attr]
+    stored = load_file(latent_model / "model.safetensors")
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in latents.objective.network.state_dict().items())
+
+
+def test_what_one_looks_at_is_written(pixel_model: Path) -> None:
+    shown = {file.name.split("_", 2)[-1] for file in (pixel_model / "samples").iterdir()}
+    assert {"samples.png", "denoised.png", "nearest.png"} <= shown
+    assert json.loads((pixel_model / "validation.json").read_text())["history"]
+
+
+@pytest.mark.parametrize("strategy", ["films", "interpolate", "neighborhood", "start"])
+def test_every_strategy_draws_films(step: Step, pixel_model: Path, pool: Path, strategy: str) -> None:
+    folder = step("generate", "--model_dir", pixel_model, "--strategy", strategy, "--count", "3", "--steps", "2")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    films = [np.asarray(Image.open(folder / film["image"])) for film in manifest["films"]]
+    assert [film.shape for film in films] == [(32, 32)] * 3 and not np.array_equal(films[0], films[1])
+    assert manifest["model_sha256"] == file_sha256(pixel_model / "model.safetensors")
+    training = json.loads((pool / "datalist.json").read_text())["training"]
+    known = {file_sha256(pool / film["image"]) for film in training}
+    assert all(set(film["sources"]) <= known for film in manifest["films"])
+    assert (folder / "contact_sheet.png").is_file() and "source_ids" not in manifest["films"][0]
+
+
+def test_a_film_depends_on_its_number_alone_and_says_what_it_is(step: Step, latent_model: Path) -> None:
+    words = ["--model_dir", latent_model, "--steps", "2", "--file_format", "dicom"]
+    whole = step("generate", *words, "--count", "3")
+    part = step("generate", *words, "--count", "1", "--first", "2")
+    name = "films/synthetic_000002.dcm"
+    assert (whole / name).read_bytes() == (part / name).read_bytes()
+    film: Any = pydicom.dcmread(whole / name)
+    assert film.SyntheticData == "YES" and film.ConversionType == "SYN" and film.ImageType[0] == "DERIVED"
+    assert not film.PatientName and not film.PatientID and not film.StudyDate
+    assert film.pixel_array.shape == (32, 32)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(train: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[bytes] = []
+    original = TrainingStateSaver.__call__
+
+    def watched(self: TrainingStateSaver, engine: Engine) -> None:
+        original(self, engine)
+        saved.append(self.path.read_bytes())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStateSaver, "__call__", watched)
+        whole = train("--epochs", "2", "--samples", "0", output=tmp_path / "whole")
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "checkpoint.pt").write_bytes(saved[0])
+    resumed = train("--epochs", "2", "--samples", "0", output=tmp_path / "stopped")
+    expected, found = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
