@@ -104,7 +104,7 @@ class Audit:
             "duplicates": self.duplicates,
             "bad": [asdict(entry) for entry in self.bad],
             "left_out": [asdict(entry) for entry in self.left_out],
-            "films": [asdict(film) for film in self.films],
+            "films": [vars(film) for film in self.films],
         }
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "SECTIONS",
     "Datalist",
     "LeftOut",
+    "dump_lines",
     "film_hashes",
     "landmarks_array",
     "landmarks_json",
@@ -177,7 +178,7 @@ def save_datalist(datalist: Datalist, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     content = datalist.to_json(path)
     check_datalist(content, path)
-    write_text(path, _dump(content))
+    write_text(path, dump_lines(content))
 
 
 def film_hashes(items: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -286,8 +287,15 @@ def _read_json(path: Path) -> Any:
         raise AnnotationError(f"not valid JSON ({error})", file=path, action="run `prepare` again") from None
 
 
-def _dump(content: Mapping[str, Any]) -> str:
-    """JSON with one item a line: small, and still readable in a diff."""
+def dump_lines(content: Mapping[str, Any]) -> str:
+    """JSON with one item of each list a line: small, soon written, and still readable in a diff.
+
+    Args:
+        content: plain dicts, lists, strings and finite numbers.
+
+    Returns:
+        The text.
+    """
 
     def entry(key: str, value: Any) -> str:
         """One key with its value; the members of a list each on a line of their own."""

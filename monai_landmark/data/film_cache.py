@@ -116,11 +116,11 @@ class FilmCache:
             asked: how the film was to be read.
 
         Returns:
-            The facts; None where nothing is known.
+            The facts, not to be changed: films that are alike share them. None where nothing is known.
         """
         query = "SELECT facts FROM films WHERE sha256 = ? AND asked = ? AND content IS NOT NULL"
         row = self._row(query, sha256, json.dumps(asked))
-        return None if row is None else json.loads(row[0])
+        return None if row is None else _facts(row[0])
 
     def has_read(self, sha256: str, asked: Any = None) -> bool:
         """Whether a film could be read.
@@ -337,6 +337,12 @@ class FilmCache:
     @staticmethod
     def _other_file(path: Path) -> ConfigurationError:
         return ConfigurationError("not a cache of films", file=path, action="name a new file, it will be made")
+
+
+@lru_cache(4096)
+def _facts(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 @cache

@@ -7,14 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from monai.data import list_data_collate
+from monai.transforms import Compose, RandAffined
+from torch.utils.data import DataLoader
 
 from monai_landmark.data.budget import labeled_films
 from monai_landmark.data.datalist import Datalist, save_datalist
 from monai_landmark.data.pool import pretraining_pool
 from monai_landmark.data.readable import TooManyBrokenFilmsError, broken_film, readable_films
 from monai_landmark.data.synthetic import write_synthetic_dataset
+from monai_landmark.engines import DrawSampler, KeyedDataset
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.privacy import log_name
+from monai_landmark.transforms import LoadRadiographd
 
 _FILMS = 20
 
@@ -48,6 +54,20 @@ def test_five_percent_are_left_out_and_named(films: Path, caplog: pytest.LogCapt
     line = caplog.messages[0]
     assert log_name(broken) in line and "broken, cut short" in line
     assert broken not in caplog.text and str(films) not in caplog.text  # a name may be a patient's
+
+
+def test_loader_workers_give_the_same_numbers_without_the_broken_films(films: Path):
+    """Workers 0, 2 and 4: the films that are left, augmented, batch by batch to the last bit."""
+    _break(films, 1)
+    used = labeled_films(films / "datalist.json")
+    augmentation = Compose([LoadRadiographd("image"), RandAffined("image", prob=1, rotate_range=0.2, scale_range=0.1)])
+    runs = []
+    for workers in (0, 2, 4):
+        items = [{"image": film["image"], "id": film["id"]} for film in used]
+        data, sampler = KeyedDataset(items, augmentation, seed=1), DrawSampler(len(items), 8, seed=1)
+        loader = DataLoader(data, 4, sampler=sampler, num_workers=workers, collate_fn=list_data_collate)
+        runs.append([(batch["id"], torch.as_tensor(batch["image"]).numpy().tobytes()) for batch in loader])
+    assert len(runs[0]) == 2 and runs[0] == runs[1] == runs[2]
 
 
 def test_the_draw_stays_the_same(films: Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from rich.table import Table
 from monai_landmark.apps.commands.tables import pair_table, reason_table, show_progress
 from monai_landmark.data.annotations import FORMATS
 from monai_landmark.data.audit import Audit, audit_datalist, audit_folder
+from monai_landmark.data.datalist import dump_lines
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import write_text
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json:
         found = audit.to_json() | {"suspicions": [asdict(suspicion) for suspicion in suspicions]}
-        write_text(args.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        write_text(args.json, dump_lines(found))
     _print(audit, Console())
     _print_suspicions(suspicions, Console())
     return 3 if audit.bad else 0

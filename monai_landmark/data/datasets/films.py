@@ -35,7 +35,7 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 """Wraps an iterable of known length, to show how far it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OpenedFilm:
     """What is kept of a film once it was read.
 
@@ -106,8 +106,9 @@ def open_film(path: Path, spacing_mm: Spacing | None, cache: FilmCache) -> Opene
     if known is None:
         film = read_film(path, spacing_mm)
         spacing = film.spacing
-        known = {"size": film.size, "spacing_mm": spacing.mm, "spacing_source": spacing.source, "info": film.info}
-        cache.keep(sha256, spacing_mm, known, fingerprint(film.pixels))
+        told = {"size": film.size, "spacing_mm": spacing.mm, "spacing_source": spacing.source, "info": film.info}
+        cache.keep(sha256, spacing_mm, told, fingerprint(film.pixels))
+        known = cache.facts(sha256, spacing_mm) or told
     row_col = known["spacing_mm"]
     size, spacing_known = tuple(known["size"]), None if row_col is None else tuple(row_col)
     return OpenedFilm(size, spacing_known, known["spacing_source"], sha256, known["info"])
