@@ -3,6 +3,7 @@
     python benchmarks/robustness.py kill --kills 100     # at random steps of train and pretrain; losses as hex floats
     python benchmarks/robustness.py checkpoint           # while a checkpoint is written without pause
     python benchmarks/robustness.py disk                 # a tmpfs that fills up; needs the right to mount
+    python benchmarks/robustness.py phi --label-python .venv-label/bin/python   # planted names, see phi.py
 
 Each writes its records into docs/results/robustness.json. POSIX only: processes are forked, so that none starts anew.
 """
@@ -48,16 +49,20 @@ RUNS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run one of the experiments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("experiment", choices=["kill", "checkpoint", "disk"])
+    parser.add_argument("experiment", choices=["kill", "checkpoint", "disk", "phi"])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--label-python", default=sys.executable, help="of phi: the interpreter that has MONAI Label")
     parser.add_argument("--work", type=Path, default=Path("runs/robustness"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
-    experiment = {"kill": kill_runs, "checkpoint": kill_saving, "disk": fill_disk}[args.experiment]
+    experiment = {"kill": kill_runs, "checkpoint": kill_saving, "disk": fill_disk}.get(args.experiment)
     command = f"python benchmarks/robustness.py {args.experiment} --kills {args.kills} --seed {args.seed}"
-    save(experiment(args.work.resolve(), args.kills, random.Random(args.seed)), [args.seed], command)
+    if experiment is None:
+        save(plant_names(args.work.resolve() / "phi", args.label_python), [args.seed], command)
+    else:
+        save(experiment(args.work.resolve(), args.kills, random.Random(args.seed)), [args.seed], command)
 
 
 # ---- a run of the bundle, killed -----------------------------------------------------------------------------------
@@ -231,6 +236,19 @@ def fill_disk(work: Path, kills: int, draw: random.Random) -> list[dict[str, Any
         return [record("robustness/disk/lost_checkpoints", int(not good or again.returncode != 0), 1, notes)]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+# ---- names that were planted ---------------------------------------------------------------------------------------
+def plant_names(work: Path, label_python: str) -> list[dict[str, Any]]:
+    """Every command and the server on films with planted words, which are then looked for."""
+    import phi
+
+    leaks, looked_for, files = phi.search(work, phi.LONG, label_python)
+    print("\n".join(leaks) or "nothing found")
+    notes = f"{len(phi.TAGGED)} planted words in attributes, {len(phi.NAMED)} in names of files and folders, sought in "
+    notes += f"{files} files: logs, models, what is for others, and the clinic's own files; plain, in part, as UTF-16, "
+    notes += f"base64, percent and hexadecimal, in archives, pictures and DICOM objects; {', '.join(phi.LONG)}"
+    return [record("robustness/phi/found", len(leaks), looked_for, notes)]
 
 
 # ---- processes and records -----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 
 import monai_landmark
 from monai_landmark.files import file_sha256, write_text
-from monai_landmark.privacy import mask_phi
+from monai_landmark.privacy import mask_path, mask_phi
 
 __all__ = ["RUN_FILE", "run_manifest", "short_commit", "write_manifest"]
 
@@ -36,14 +36,14 @@ def run_manifest(inputs: Mapping[str, Any] | None = None, seeds: Sequence[int] =
         seeds: of the run.
 
     Returns:
-        Plain dicts, lists, strings and numbers. Words of the command line that look like a film's path or a person's
-        name, date or number are masked.
+        Plain dicts, lists, strings and numbers. Words of the command line that are folders, or look like a film's
+        path or a person's name, date or number, are masked.
     """
     return {
         "format": "monai-landmark/run",
         "version": monai_landmark.__version__,
         **_source(),
-        "command": [mask_phi(word) for word in sys.argv],
+        "command": [mask_path(word) for word in sys.argv],
         "inputs": {name: _input(given) for name, given in (inputs or {}).items() if given is not None},
         "seeds": list(seeds),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -73,7 +73,7 @@ def _input(given: Any) -> dict[str, str]:
     path = Path(str(given))
     if path.is_file():
         return {"name": mask_phi(path.name), "sha256": file_sha256(path)}
-    return {"name": mask_phi(str(given))}
+    return {"name": mask_path(str(given))}
 
 
 def _version(package: str) -> str | None:

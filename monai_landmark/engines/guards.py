@@ -10,6 +10,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 
 from monai_landmark.errors import NonFiniteLossError
+from monai_landmark.privacy import log_name
 
 __all__ = ["NonFiniteLossGuard"]
 
@@ -45,8 +46,9 @@ class NonFiniteLossGuard:
         if math.isfinite(loss):
             return
         batch: Any = engine.state.batch
-        films = list(batch.get(self.id_key, [])) if isinstance(batch, dict) else []
+        films = [log_name(str(film)) for film in batch.get(self.id_key, [])] if isinstance(batch, dict) else []
         raise NonFiniteLossError(
             f"the loss became {loss} in step {engine.state.iteration} (films {films}); the weights on disk are from "
-            "before this step. What to do: look at these films with `inspect`, or lower the learning rate"
+            "before this step. What to do: run with MONAI_LANDMARK_LOG_NAMES=1, which names the films, look at these "
+            "with `inspect`, or lower the learning rate"
         )

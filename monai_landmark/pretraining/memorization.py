@@ -22,10 +22,12 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch.nn import functional
+from torch.utils.data import Subset
 
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.pretraining.samples import SampleHandler, contact_sheet, write_picture
 from monai_landmark.pretraining.validation import History
+from monai_landmark.privacy import log_name
 
 __all__ = ["MemorizationHandler", "film_structure", "nearest_films"]
 
@@ -34,6 +36,7 @@ _SIDE = 64  # longest side of the structure
 _SHIFT = 4  # largest shift tried, in pixels of the structure: 6 % of the film
 _TURNS = (-3.0, 0.0, 3.0)  # degrees
 _SHOWN = 8  # pairs in a picture
+_MOST_FILMS = 8192  # to compare with; 10 kB each, and as many as `cache_films` keeps in memory
 
 
 def film_structure(films: torch.Tensor) -> torch.Tensor:
@@ -104,7 +107,7 @@ class MemorizationHandler:
     Args:
         samples: draws the samples, and says how often and where to.
         training: the films trained on, not augmented, at any size of the network's proportions; items with ``image``
-            and ``id``.
+            and ``id``. Of more than 8,192 films a part, evenly spread, is compared with.
         held_out: films not trained on, of other patients, likewise.
         path: the JSON file that receives the history.
         writer: a TensorBoard ``SummaryWriter`` that receives share and picture too.
@@ -118,7 +121,11 @@ class MemorizationHandler:
         path: str | PathLike[str],
         writer: Any = None,
     ) -> None:
-        self.samples, self.training, self.held_out, self.writer = samples, training, held_out, writer
+        self.samples, self.held_out, self.writer = samples, held_out, writer
+        every = max(1, -(-len(training) // _MOST_FILMS))
+        self.training: Sequence[Any] | Subset[Any] = training
+        if every > 1:
+            self.training = Subset(training, range(0, len(training), every))  # type: ignore[arg-type]
         self.history = History(Path(path))
 
     def attach(self, engine: Engine) -> None:
@@ -171,7 +178,7 @@ class MemorizationHandler:
         similarity, nearest = nearest_films(samples, self.structures)
         share = float((similarity > self.threshold).float().mean())
         grown = share > (records[-1]["share"] if records else 0.0)
-        ids = [str(self.training[int(index)].get("id", int(index))) for index in nearest]
+        ids = [log_name(str(self.training[int(index)].get("id", int(index)))) for index in nearest]
         record = {"step": step, "epoch": engine.state.epoch, "share": share, "nearest": ids}
         record["similarity"] = [round(float(value), 4) for value in similarity]
         self.history.add(

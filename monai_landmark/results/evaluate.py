@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
-from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist
+from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist, with_hashes
 from monai_landmark.data.reader import read_film
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.manifest import write_manifest
@@ -103,7 +103,8 @@ def write_evaluation(
         Path of ``report.html``; ``metrics.json``, ``errors.csv``, ``predictions.json`` and ``run.json`` lie beside it.
     """
     items = {item["id"]: item for item in load_datalist(datalist, section)}
-    trained_on = {*card.get("films", []), *card.get("pseudo_films", [])}
+    trained_on = with_hashes(items.values(), [*card.get("films", []), *card.get("pseudo_films", [])])
+    calibrated_on = () if calibration is None else (*calibration.films, *calibration.scale_films)
     inputs = {"datalist": datalist, "section": section, "model_sha256": card.get("sha256")}
     write_manifest(output_dir, inputs, [card["seed"]] if "seed" in card else [])
     return write_report(
@@ -113,7 +114,7 @@ def write_evaluation(
         schema,
         info=replace(
             _info(Datalist.load(datalist), section, list(items.values()), card, command),
-            calibrated_on=() if calibration is None else (*calibration.films, *calibration.scale_films),
+            calibrated_on=tuple(sorted(with_hashes(items.values(), calibrated_on))),
         ),
         films=lambda film: read_film(items[film]["image"]).pixels,
         near_duplicates={film: _leaks(item, trained_on) for film, item in items.items()},

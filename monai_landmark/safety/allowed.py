@@ -80,7 +80,7 @@ CALLS = frozenset(
     _names(
         "monai_landmark.",
         """
-        data.datalist.Datalist.load data.datalist.load_datalist data.films.find_films
+        data.datalist.Datalist.load data.datalist.film_hashes data.datalist.load_datalist data.films.find_films
         data.schema.LandmarkSchema.load engines.image_and engines.inference_facts networks.ensemble_members
         networks.synchronized networks.trained networks.trained_schema networks.transfer_settings
         pretraining.objective_views results.pseudo_labels.draw_weights transforms.shape_of_films

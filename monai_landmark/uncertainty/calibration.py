@@ -114,7 +114,10 @@ class Calibration:
                 or a patient that was trained on, is in no section, or serves twice; or they are too few for the level.
             ValueError: shapes that do not fit.
         """
-        sections = FilmRules.of(datalist, card).check([*films, *scale_films])
+        rules = FilmRules.of(datalist, card)
+        sections = rules.check([*films, *scale_films])
+        told = [str(rules.items[film].get("sha256") or film) for film in films]  # for the file goes with the weights
+        told_of_scales = [str(rules.items[film].get("sha256") or film) for film in scale_films]
         errors, expected = (np.asarray(values, dtype=np.float64) for values in (errors_mm, expected_mm))
         if errors.shape != (len(films), len(names)) or expected.shape != errors.shape:
             raise ValueError(f"not (films, landmarks): {errors.shape}, {expected.shape}, {(len(films), len(names))}")
@@ -134,8 +137,8 @@ class Calibration:
             model_sha256=card.get("sha256"),
             datalist=datalist.name,
             sections=sections,
-            films=tuple(films),
-            scale_films=tuple(scale_films),
+            films=tuple(told),
+            scale_films=tuple(film for film in told_of_scales if film not in told),
             scales=np.ones(len(names)) if scales is None else np.asarray(scales, dtype=np.float64),
             inference=dict(inference or {}),
             level=level,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monai_landmark.data.datalist import Datalist
+from monai_landmark.data.datalist import Datalist, with_hashes
 from monai_landmark.errors import ConfigurationError
 
 __all__ = ["FilmRules"]
@@ -50,19 +50,17 @@ class FilmRules:
                 "nothing says which films the network was trained on",
                 field="model.json, films",
                 value=films,
-                expected="the ids of the training films",
+                expected="the hashes of the training films",
                 action="train with this package, or copy model.json from where the weights came",
             )
-        trained_on = frozenset([*films, *pseudo_films])
         items = {item["id"]: item for _, item in datalist.items()}
+        trained_on = frozenset(with_hashes(items.values(), [*films, *pseudo_films], datalist.root))
         return cls(
             sections={item["id"]: section for section, item in datalist.items()},
             items=items,
             measured=frozenset(item["id"] for item in datalist.sections.get("test", [])),
             trained_on=trained_on,
-            patients=frozenset(
-                items[film]["patient"] for film in trained_on if film in items and items[film].get("patient")
-            ),
+            patients=frozenset(items[film]["patient"] for film in trained_on if items[film].get("patient")),
         )
 
     def against(self, film: str) -> str | None:

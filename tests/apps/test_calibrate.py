@@ -86,10 +86,10 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 def test_uses_every_annotated_film_once_and_none_that_was_trained_on(folder: Path, calibrated: Path) -> None:
     calibration = Calibration.load(calibrated / "uncertainty.json")
-    annotated = {item["id"] for item in load_datalist(folder / "films" / "datalist.json", "training")}
+    annotated = {item["sha256"] for item in load_datalist(folder / "films" / "datalist.json", "training")}
     assert {*calibration.films, *calibration.scale_films} == annotated - set(card_of(folder)["films"])
     assert (len(calibration.films), len(calibration.scale_films)) == (10, 4)
-    items = {item["id"]: item for item in load_datalist(folder / "films" / "datalist.json", "training")}
+    items = {item["sha256"]: item for item in load_datalist(folder / "films" / "datalist.json", "training")}
     shown = np.isfinite([landmarks_array(items[film])[:, 0] for film in calibration.films]).sum(axis=0)
     assert calibration.sections == ("training",)
     np.testing.assert_array_equal(np.isfinite(calibration.factors), shown >= 9)  # a few leave the film now and then
@@ -133,7 +133,7 @@ def test_errors_are_those_of_the_predictions(folder: Path) -> None:
     known = ~np.isnan(near)
     by_hand = expected_calibration_error(np.array(peaks)[known], np.array(near)[known], PEAK_BINS)
     assert done.calibration_error == pytest.approx(by_hand, abs=1e-9)
-    items = {item["id"]: item for item in load_datalist(datalist, "training")}
+    items = {item["sha256"]: item for item in load_datalist(datalist, "training")}
     for film, errors in list(zip(done.calibration.films, done.errors_mm, strict=True))[:2]:
         film_errors = EvaluatedFilm(predictor(items[film]), landmarks_array(items[film])).errors("mm")
         np.testing.assert_allclose(errors, film_errors, rtol=1e-9)
@@ -158,7 +158,8 @@ def test_refuses_the_test_section_and_too_few_films(
 
 def test_what_is_left_out_has_a_reason(folder: Path, tmp_path: Path) -> None:
     content = json.loads((folder / "films" / "datalist.json").read_text())
-    trained = set(card_of(folder)["films"])
+    hashes = card_of(folder)["films"]
+    trained = {item["id"] for item in content["training"] if item["sha256"] in hashes}
     spare = [item for item in content["training"] if item["id"] not in trained]
     spare[0].update(spacing=None, spacing_source="none")
     spare[1]["near_duplicates"] = [content["test"][0]["id"]]

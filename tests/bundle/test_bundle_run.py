@@ -46,7 +46,7 @@ def test_train_starts_from_the_pretrained_network(pretrained: Path, model: Path)
 
 def test_train_keeps_to_the_budget_and_says_what_it_used(films: Path, model: Path) -> None:
     card = json.loads((model / "model.json").read_text())
-    annotated = {item["id"] for item in json.loads((films / "datalist.json").read_text())["training"]}
+    annotated = {item["sha256"] for item in json.loads((films / "datalist.json").read_text())["training"]}
     assert card["label_budget"] == 4 and len(card["films"]) == 3 and set(card["films"]) < annotated
     assert card["architecture"] == "diffusion-tiny" and card["spatial_size"] == [64, 64]
     assert card["sha256"] == file_sha256(model / "model.safetensors")

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from monai_landmark.engines import NonFiniteLossGuard, image_and
 from monai_landmark.errors import NonFiniteLossError
+from monai_landmark.privacy import log_name
 
 
 def trainer_on(values, network, guarded):
@@ -30,7 +31,9 @@ def trainer_on(values, network, guarded):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_stops_in_the_same_step_and_names_the_films(bad):
+@pytest.mark.parametrize("named", [False, True])
+def test_stops_in_the_same_step_and_names_the_films(bad, named, monkeypatch):
+    monkeypatch.setenv("MONAI_LANDMARK_LOG_NAMES", "1" if named else "0")
     values = list(enumerate([0.1, 0.2, 0.3, bad, 0.5, 0.6]))
     network = nn.Conv2d(1, 1, 3, padding=1)
     trainer = trainer_on(values, network, guarded=True)
@@ -38,8 +41,10 @@ def test_stops_in_the_same_step_and_names_the_films(bad):
     trainer.add_event_handler(
         Events.ITERATION_STARTED, lambda _: before.update({n: p.clone() for n, p in network.state_dict().items()})
     )
-    with pytest.raises(NonFiniteLossError, match=r"step 2.*film2.*film3") as caught:
+    films = [log_name(f"film{number}") for number in (2, 3)]
+    with pytest.raises(NonFiniteLossError, match=rf"step 2.*{films[0]}.*{films[1]}") as caught:
         trainer.run()
+    assert ("film2" in str(caught.value)) == named
     assert "film0" not in str(caught.value) and "learning rate" in str(caught.value)
     assert trainer.state.iteration == 2
     for name, tensor in network.state_dict().items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from monai_landmark.data.datalist import Datalist, landmarks_array, load_datalist
+from monai_landmark.data.deidentify_folder import read_salt
 from monai_landmark.data.reader import is_film, read_film
 from monai_landmark.data.schema import LandmarkSchema, shipped_schemas
 from monai_landmark.errors import ConfigurationError, DataError
 from monai_landmark.results.agreement import two_readers
 from monai_landmark.results.files import load_results
-from monai_landmark.results.report import ReportInfo, write_report
+from monai_landmark.results.report import FilmSource, ReportInfo, write_report
 from monai_landmark.results.result import LandmarkResult
+from monai_landmark.results.sharing import for_others
 
 __all__ = ["HELP", "add_arguments", "inter_reader_mm", "run"]
 
@@ -45,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--thresholds-mm", type=float, nargs="+", default=[2.0, 2.5, 3.0, 4.0], help="radii of the success rates"
     )
     parser.add_argument("--exclusive", action="store_true", help="count error < threshold instead of <=")
+    parser.add_argument("--share", action="store_true", help="name no film, patient or reader: salted ids only")
+    parser.add_argument("--salt", type=Path, metavar="FILE", help="of --share: the secret that `deidentify` was given")
     parser.add_argument("--max-pictures", type=int, default=12, help="how many films are shown (default: 12)")
 
 
@@ -63,16 +67,23 @@ def run(args: argparse.Namespace) -> int:
     if not all(threshold > 0 for threshold in args.thresholds_mm):
         expected = "numbers above 0"
         raise ConfigurationError("bad threshold", field="--thresholds-mm", value=args.thresholds_mm, expected=expected)
+    if args.share and args.out is None:
+        raise ConfigurationError("not beside the predictions", field="--share", action="name a folder with --out")
     results = load_results(args.predictions)
     folder = args.predictions if args.predictions.is_dir() else args.predictions.parent
     items = {} if args.datalist is None else {item["id"]: item for item in load_datalist(args.datalist, args.section)}
+    info, films = _info(args, folder, list(items.values())), _film_source(items, args.films)
+    schema = _schema(args, results)
+    if args.share:
+        results, items, info, films = for_others(results, items, info, films, read_salt(args.salt))
+        info = replace(info, title=args.title) if args.title else info
     path = write_report(
         (args.out or folder) / "report.html",
         results,
         {film: landmarks_array(item) for film, item in items.items() if "landmarks" in item},
-        _schema(args, results),
-        info=_info(args, folder, list(items.values())),
-        films=_film_source(items, args.films),
+        schema,
+        info=info,
+        films=films,
         near_duplicates={film: item.get("near_duplicates", []) for film, item in items.items()},
         patients={film: item["patient"] for film, item in items.items() if item.get("patient")},
         readers=two_readers(list(items.values())),
@@ -165,7 +176,7 @@ def inter_reader_mm(items: Sequence[Item]) -> tuple[float | None, str]:
     return float(values.mean()), f"mean distance between {names}, {len(distances)} films"
 
 
-def _film_source(items: dict[str, Item], folder: Path | None) -> Callable[[str], NDArray[np.float32] | None]:
+def _film_source(items: dict[str, Item], folder: Path | None) -> FilmSource:
     """Film id -> pixels, from the datalist or from a folder whose file names are the ids."""
     paths = {film: Path(item["image"]) for film, item in items.items()}
     if folder is not None:
