@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.networks.freezing import FreezableEncoder
 from monai_landmark.networks.weights import (
     TransferReport,
     load_encoder_weights,
@@ -73,7 +74,7 @@ class _FilmDropout(nn.Dropout2d):
         return input * drawn_for(ones, super().forward)
 
 
-class EncoderLandmarkUNet(nn.Module):
+class EncoderLandmarkUNet(FreezableEncoder):
     """Landmark heatmap logits from a timm encoder and a light U-Net decoder.
 
     Args:
@@ -165,6 +166,10 @@ class EncoderLandmarkUNet(nn.Module):
         *_, deep = self.maps(image)
         logits: torch.Tensor = self.head(self.dropout(deep))
         return logits
+
+    def encoder_parts(self) -> Iterator[nn.Module]:
+        """See :class:`FreezableEncoder`."""
+        yield self.encoder
 
     def maps(self, image: torch.Tensor) -> Iterator[torch.Tensor]:
         """Features of every level: the encoder's, from the film down, then the decoder's, each made when asked for.

@@ -22,11 +22,13 @@ from monai_landmark.networks.noise_levels import NoiseLevels, logits_at
 from monai_landmark.networks.weights import TransferReport
 
 __all__ = [
+    "HEADS",
     "HEAD_WIDTH",
     "Combine",
     "FeatureHead",
     "FeatureProbe",
     "FrozenFeatures",
+    "LinearHead",
     "default_levels",
     "frozen_features",
     "levels_of",
@@ -193,14 +195,62 @@ class FeatureHead(nn.Module):
         return _enlarged(self.mix(joined), [n * self.reduction for n in joined.shape[-2:]])
 
 
+class LinearHead(nn.Module):
+    """Logits from features of several levels by one linear classifier of every pixel.
+
+    It is a 1 x 1 convolution on the normalized features of all levels, enlarged to the film and joined. Enlarging is
+    linear too, so each level is classified on its own grid and the logits are enlarged and added up: the same numbers,
+    without the joined maps.
+
+    Args:
+        channels: level -> number of channels.
+        landmarks: number of maps K.
+        reduction: how many times smaller than the film the finest level is.
+    """
+
+    width = 0
+
+    def __init__(self, channels: Mapping[str, int], landmarks: int, reduction: int) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.classify = nn.ModuleDict(
+            {
+                level: nn.Sequential(nn.BatchNorm2d(count, affine=False), nn.Conv2d(count, landmarks, kernel_size=1))
+                for level, count in channels.items()
+            }
+        )
+
+    def forward(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits on the grid of the film.
+
+        Args:
+            features: level -> ``(B, C, h, w)`` of any floating type.
+
+        Returns:
+            ``(B, K, H, W)`` logits.
+        """
+        dtype = next(self.parameters()).dtype
+        by_level = [classify(features[level].to(dtype)) for level, classify in self.classify.items()]
+        finest = max((logits.shape[-2:] for logits in by_level), key=lambda size: size[-1])
+        return torch.stack([_enlarged(logits, [n * self.reduction for n in finest]) for logits in by_level]).sum(dim=0)
+
+
+HEADS = ("convolutional", "linear")
+"""Heads of a probe: :class:`FeatureHead` and :class:`LinearHead`."""
+
+
 class FeatureProbe(nn.Module):
     """A landmark network whose features are frozen and whose light head is trained.
 
     Args:
         features: the frozen features.
         landmarks: number of landmarks K.
-        width: channels of the head.
+        width: channels of the head; a linear one has none.
         transfer_report: how the frozen network was filled.
+        head: one of :data:`HEADS`.
+
+    Raises:
+        ConfigurationError: if there is no such head.
     """
 
     def __init__(
@@ -209,10 +259,17 @@ class FeatureProbe(nn.Module):
         landmarks: int,
         width: int = HEAD_WIDTH,
         transfer_report: TransferReport | None = None,
+        head: str = "convolutional",
     ) -> None:
         super().__init__()
+        if head not in HEADS:
+            raise ConfigurationError("no such head", field="probe, head", value=head, expected=" | ".join(HEADS))
         self.features, self.transfer_report = features, transfer_report
-        self.head = FeatureHead(features.channels, landmarks, features.reduction, width)
+        self.head: FeatureHead | LinearHead
+        if head == "linear":
+            self.head = LinearHead(features.channels, landmarks, features.reduction)
+        else:
+            self.head = FeatureHead(features.channels, landmarks, features.reduction, width)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Heatmap logits of a film.

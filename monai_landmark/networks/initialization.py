@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import timm
 import torch
@@ -17,9 +17,10 @@ from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.files import file_sha256
 from monai_landmark.networks.diffusion_unet import SIZES
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
-from monai_landmark.networks.feature_probe import HEAD_WIDTH, FeatureProbe, FrozenFeatures
+from monai_landmark.networks.feature_probe import HEAD_WIDTH, HEADS, FeatureProbe, FrozenFeatures, LinearHead
 from monai_landmark.networks.landmark_unet import LandmarkUNet
 from monai_landmark.networks.noise_levels import NoiseLevels, NoisyLandmarkUNet
+from monai_landmark.networks.plain import PLAIN, PlainNetwork
 from monai_landmark.networks.weights import read_state_dict
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "transfer_settings",
 ]
 
-LandmarkNetwork: TypeAlias = EncoderLandmarkUNet | LandmarkUNet | FeatureProbe
+LandmarkNetwork: TypeAlias = EncoderLandmarkUNet | LandmarkUNet | PlainNetwork | FeatureProbe
 
 _DIFFUSION = "diffusion-"
 
@@ -43,7 +44,7 @@ def landmark_network(
     landmarks: int,
     architecture: str = "auto",
     initialization: str | PathLike[str] = "random",
-    frozen: bool = False,
+    frozen: bool | Literal["encoder"] = False,
     timesteps: Sequence[int] = (0,),
     noise: bool = False,
     schedule: Mapping[str, Any] | None = None,
@@ -55,19 +56,21 @@ def landmark_network(
 
     Args:
         landmarks: number of landmarks K.
-        architecture: ``diffusion-tiny``, ``diffusion-small``, ``diffusion-base``, or the name of a timm encoder;
+        architecture: ``diffusion-tiny``, ``diffusion-small``, ``diffusion-base``, the name of a timm encoder, or one
+            of :data:`monai_landmark.networks.plain.PLAIN`, which only start from random weights;
             ``auto``: the one that ``model.json`` beside the weights file states.
         initialization: ``random``; ``imagenet`` (timm's own weights, for an encoder); or a weights file: one that
             pre-training wrote, or the encoder's own weights for a timm encoder.
         frozen: train only a light head on the network's features, see
-            :class:`~monai_landmark.networks.feature_probe.FeatureProbe`; otherwise the whole network.
+            :class:`~monai_landmark.networks.feature_probe.FeatureProbe`; ``"encoder"``: the decoder and the head;
+            otherwise the whole network.
         timesteps: what a diffusion network is told; 0 is a clean film. Of several the features are averaged (those of a
             frozen network concatenated, unless ``probe`` says otherwise).
         noise: noise the film to each of the timesteps first, by the schedule of the pre-training: the same noise for
             every film, drawn anew only while the whole network trains.
         schedule: the noise, see :func:`~monai_landmark.networks.noise_levels.noise_scheduler`; ``model.json`` beside
             the weights file by default.
-        probe: of a frozen network: ``levels``, ``combine`` and the ``width`` of the head.
+        probe: of a frozen network: ``levels``, ``combine``, the ``head`` and its ``width``.
         dropout: of a timm encoder's network: share of the last feature maps that is dropped in training, and drawn
             anew by :class:`monai_landmark.engines.MixtureInferer`.
         **options: passed on to the network.
@@ -86,22 +89,31 @@ def landmark_network(
     levels = _noise_levels(timesteps, noise, schedule, weights_file)
     if dropout:
         options["dropout"] = dropout
-    if probe and not frozen:
-        problem = "a network that is trained as a whole has no probe"
+    if frozen not in (False, True, "encoder"):
+        expected = "False | True | 'encoder'"
+        raise ConfigurationError("cannot be frozen so", field="frozen", value=frozen, expected=expected)
+    if probe and frozen is not True:
+        problem = "a network whose own layers are trained has no probe"
         raise ConfigurationError(problem, field="probe", value=dict(probe), action="set frozen=True")
     network = _whole_network(landmarks, architecture, imagenet, levels, weights_file=weights_file, **options)
     if not frozen:
         return network
+    if isinstance(network, PlainNetwork):
+        action = "train it as a whole (frozen=False)"
+        raise ConfigurationError("this network has no pre-trained part", field="frozen", value=frozen, action=action)
+    if frozen == "encoder":
+        network.freeze_encoder()
+        return network
     settings = dict(probe or {})
-    width = settings.pop("width", HEAD_WIDTH)
+    width, head = settings.pop("width", HEAD_WIDTH), settings.pop("head", HEADS[0])
     features = FrozenFeatures(network, noise=levels, **settings)
-    return FeatureProbe(features, landmarks, width, network.transfer_report)
+    return FeatureProbe(features, landmarks, width, network.transfer_report, head)
 
 
 def _whole_network(
     landmarks: int, architecture: str, imagenet: bool, levels: NoiseLevels, **options: Any
-) -> EncoderLandmarkUNet | LandmarkUNet:
-    if not architecture.startswith(_DIFFUSION) and timm.is_model(architecture):
+) -> EncoderLandmarkUNet | LandmarkUNet | PlainNetwork:
+    if architecture in PLAIN or (not architecture.startswith(_DIFFUSION) and timm.is_model(architecture)):
         if not levels.clean:
             raise ConfigurationError(
                 "an encoder knows no timesteps and no noise",
@@ -109,7 +121,8 @@ def _whole_network(
                 value=levels.describe(),
                 expected="timesteps=(0,) and noise=False, or a diffusion network",
             )
-        return EncoderLandmarkUNet(landmarks, architecture, pretrained=imagenet, **options)
+        kind = PlainNetwork if architecture in PLAIN else EncoderLandmarkUNet
+        return kind(landmarks, architecture, pretrained=imagenet, **options)
     _refuse_diffusion(architecture, imagenet)
     if "dropout" in options:
         action = "train without it, or a timm encoder"
@@ -159,7 +172,7 @@ def _noise_levels(
 def _refuse_diffusion(architecture: str, imagenet: bool) -> None:
     """Refuse what is no diffusion network, and one that is to start from ImageNet."""
     if not architecture.startswith(_DIFFUSION) or architecture.removeprefix(_DIFFUSION) not in SIZES:
-        expected = " | ".join(f"{_DIFFUSION}{name}" for name in SIZES) + " | a timm encoder"
+        expected = " | ".join([*(f"{_DIFFUSION}{name}" for name in SIZES), *PLAIN, "a timm encoder"])
         raise ConfigurationError("unknown architecture", field="architecture", value=architecture, expected=expected)
     if imagenet:
         raise ConfigurationError(
@@ -181,12 +194,14 @@ def transfer_settings(network: nn.Module) -> dict[str, Any]:
         JSON facts for the model card: ``frozen``, ``timesteps``, ``noise``, ``schedule`` and ``probe``, and ``dropout``
         where there is any.
     """
-    frozen = isinstance(network, FeatureProbe)
+    frozen: bool | str = isinstance(network, FeatureProbe)
+    if getattr(network, "encoder_frozen", False):
+        frozen = "encoder"
     if isinstance(network, FeatureProbe):
         levels = network.features.noise
     else:
         levels = getattr(network, "levels", None) or NoiseLevels((getattr(network, "timestep", 0),))
-    settings = {
+    settings: dict[str, Any] = {
         "frozen": frozen,
         "timesteps": [int(t) for t in levels.timesteps],
         "noise": levels.scheduler is not None,
@@ -196,6 +211,8 @@ def transfer_settings(network: nn.Module) -> dict[str, Any]:
     if isinstance(network, FeatureProbe):
         features, width = network.features, network.head.width
         settings["probe"] = {"levels": list(features.levels), "combine": features.combine, "width": width}
+        if isinstance(network.head, LinearHead):
+            settings["probe"] = {"levels": list(features.levels), "combine": features.combine, "head": "linear"}
     elif isinstance(network, EncoderLandmarkUNet) and network.dropout.p:
         settings["dropout"] = network.dropout.p
     return settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from monai_landmark.errors import WeightsError
 from monai_landmark.networks.diffusion_unet import DiffusionUNet
+from monai_landmark.networks.freezing import FreezableEncoder
 from monai_landmark.networks.weights import StateDict, TransferReport, read_state_dict, transfer_weights
 
 __all__ = ["LandmarkUNet"]
@@ -20,7 +22,7 @@ _CLASSES = "unet.class_embedding.weight"  # (classes, width); row 0 is the null 
 _TIME_BIAS = "unet.time_embed.2.bias"  # of the time embedding's last layer, which the class embedding is added to
 
 
-class LandmarkUNet(nn.Module):
+class LandmarkUNet(FreezableEncoder):
     """Landmark heatmap logits from the diffusion U-Net: the whole network is fine-tuned, the clean film goes in.
 
     Args:
@@ -66,6 +68,11 @@ class LandmarkUNet(nn.Module):
         nothing = None if self.context_width is None else image.new_zeros(image.shape[0], 1, self.context_width)
         logits: torch.Tensor = self.diffusion(image, timesteps, nothing)
         return logits
+
+    def encoder_parts(self) -> Iterator[nn.Module]:
+        """See :class:`FreezableEncoder`; the embedding of the timestep is one of them."""
+        unet = self.diffusion.unet
+        yield from (unet.conv_in, unet.time_embed, unet.down_blocks, unet.middle_block)
 
     def load_pretrained(self, weights: StateDict, source: str = "") -> TransferReport:
         """Take over a pre-trained diffusion U-Net; its last convolution, which predicted noise, starts anew.
