@@ -29,7 +29,7 @@ from monai_landmark.pretraining.samples import SampleHandler, contact_sheet, wri
 from monai_landmark.pretraining.validation import History
 from monai_landmark.privacy import log_name
 
-__all__ = ["MemorizationHandler", "film_structure", "nearest_films"]
+__all__ = ["MemorizationHandler", "film_similarities", "film_structure", "nearest_films"]
 
 _LOGGER = logging.getLogger(__name__)
 _SIDE = 64  # longest side of the structure
@@ -74,6 +74,20 @@ def nearest_films(films: torch.Tensor, structures: torch.Tensor) -> tuple[torch.
     Returns:
         ``(N,)`` similarities, at most 1, and ``(N,)`` indices into the pool.
     """
+    similarity, nearest = film_similarities(films, structures).max(dim=1)
+    return similarity, nearest
+
+
+def film_similarities(films: torch.Tensor, structures: torch.Tensor) -> torch.Tensor:
+    """How similar each film is to every film of a pool.
+
+    Args:
+        films: ``(N, 1, H, W)``.
+        structures: ``(P, h, w)`` of the pool, from :func:`film_structure`.
+
+    Returns:
+        ``(N, P)``, at most 1.
+    """
     pool = structures.flatten(1).T
     best = torch.full((len(films), len(structures)), -math.inf)
     pixels = torch.arange(structures[0].numel()).view_as(structures[0])
@@ -82,8 +96,7 @@ def nearest_films(films: torch.Tensor, structures: torch.Tensor) -> tuple[torch.
     for turn in _TURNS:
         for index, structure in enumerate(film_structure(_turned(films, turn))):
             best[index] = best[index].maximum((structure.flatten()[shifted] @ pool).amax(0))
-    similarity, nearest = best.max(dim=1)
-    return similarity, nearest
+    return best
 
 
 def _turned(films: torch.Tensor, degrees: float) -> torch.Tensor:
