@@ -38,10 +38,12 @@ _TRANSFORMS = """
 _ENGINES = """
     SupervisedTrainer SupervisedEvaluator SimpleInferer SlidingWindowInferer Dataset CacheDataset DataLoader
     ThreadDataLoader StatsHandler TensorBoardStatsHandler ValidationHandler LrScheduleHandler EarlyStopHandler
-    IgniteMetricHandler
+    IgniteMetricHandler MeanDice DiceLoss DiceCELoss DiceFocalLoss
 """
 _NETWORKS = "UNet BasicUNet AttentionUnet SegResNet DynUNet DiffusionModelUNet DDPMScheduler DDIMScheduler"
 _OWN = """
+    data.slice_budget.labeled_slices data.slice_pool.slice_pool results.label_files.LabelWriter
+    results.label_volumes.VolumeCollector results.organ_report.OrganReport transforms.LoadSliced
     data.budget.labeled_films data.pool.hold_out data.pool.pretraining_pool engines.AverageHandler
     engines.DrawSampler engines.GlobalLossHandler engines.KeyedDataset engines.KeyedSteps engines.MixtureInferer
     engines.ModelSaver engines.NonFiniteLossGuard engines.PrecisionInferer engines.ProgressHandler
@@ -58,9 +60,9 @@ _OWN = """
 """
 _GENERATION = """
     autoencoder.AutoencoderObjective autoencoder.perceptual_loss diffusion.generation_objective
-    embedding.embedded_films embedding.film_embedder generate.FilmGeneration latents.film_autoencoder
-    latents.film_codec model.GeneratorSaver model.trained_generator reconstruction.ReconstructionHandler
-    sheets.EmbeddingSampleHandler
+    embedding.embedded_films embedding.film_embedder evaluate.FilmEvaluation generate.FilmGeneration
+    latents.film_autoencoder latents.film_codec model.GeneratorSaver model.trained_generator
+    reconstruction.ReconstructionHandler sheets.EmbeddingSampleHandler
 """
 
 TARGETS = frozenset(
@@ -80,11 +82,12 @@ CALLS = frozenset(
     _names(
         "monai_landmark.",
         """
-        data.datalist.Datalist.load data.datalist.film_hashes data.datalist.load_datalist data.films.find_films
-        data.schema.LandmarkSchema.load engines.image_and engines.inference_facts networks.ensemble_members
-        networks.synchronized networks.trained networks.trained_schema networks.transfer_settings
-        pretraining.objective_views results.pseudo_labels.draw_weights transforms.shape_of_films
-        uncertainty.Calibration.of_model
+        data.scan_list.load_scans data.scan_list.organs_of data.scan_reader.find_scans
+        data.volume_slices.slices_to_segment data.datalist.Datalist.load data.datalist.film_hashes
+        data.datalist.load_datalist data.films.find_films data.schema.LandmarkSchema.load engines.image_and
+        engines.inference_facts networks.ensemble_members networks.synchronized networks.trained
+        networks.trained_schema networks.transfer_settings pretraining.objective_views
+        results.pseudo_labels.draw_weights transforms.shape_of_films uncertainty.Calibration.of_model
         """,
     )
     | _names("monai.", "handlers.from_engine utils.set_determinism utils.str2bool")
@@ -118,7 +121,12 @@ KEYWORDS_ONLY = {
 }
 """Calls with one positional argument at most, and these keywords."""
 
-FIRST_ARGUMENTS = {"monai_landmark.networks.trained": (1, {"architecture", "shape", "spatial_size", "schema"})}
+FIRST_ARGUMENTS = {
+    "monai_landmark.networks.trained": (
+        1,
+        {"architecture", "brightest_hu", "darkest_hu", "organs", "shape", "spatial_size", "schema"},
+    )
+}
 """Place of an argument that must be one of these words: others of a model card's facts were never looked at."""
 
 TEXTS = frozenset({"monai_landmark.networks.trained", "monai_landmark.networks.trained_schema"})
