@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
-from phi_plants import FOLDERS, NAMED, TAGGED, found, write_clinic
+from phi_plants import FOLDERS, NAMED, TAGGED, found, write_clinic, write_film
 
 from monai_landmark.apps import cli
 
@@ -107,10 +107,16 @@ class Clinic:
         assert "cannot be read" in (self.logs / "train.txt").read_text()
 
     def _pretrain(self) -> None:
-        """From a datalist and a folder, one of whose films is an evaluation film that has to go."""
-        pool = f"[{{path: '{self.films / FOLDERS[0]}', name: archive}}]"
-        more = {"architecture": "diffusion-tiny", "samples": 2, "held_out_films": 2, "on_evaluation_film": "drop"}
-        self._bundle("pretrain", datalist=self.datalist, output_dir=self.work / "pretrained", pool=pool, **more, **STEP)
+        """From a datalist and a folder, in which there is an evaluation film that has to go."""
+        more = self.work / "more films" / FOLDERS[0]
+        more.mkdir(parents=True)
+        for number in (10, 11, 12):
+            write_film(more / f"{FOLDERS[2]}_{number}.dcm", number)
+        tested = json.loads(self.datalist.read_text())["test"][0]["image"]
+        shutil.copyfile(self.films / tested, more / f"{FOLDERS[3]}.dcm")
+        pool = f"[{{'path': '{more.parent}', 'name': 'archive'}}]"
+        keys = {"architecture": "diffusion-tiny", "samples": 2, "held_out_films": 2, "on_evaluation_film": "drop"}
+        self._bundle("pretrain", datalist=self.datalist, output_dir=self.work / "pretrained", pool=pool, **keys, **STEP)
 
     def _calibrate(self) -> None:
         words = ["--model-dir", self.model, "--datalist", self.datalist, "--bundle", BUNDLE]

@@ -22,7 +22,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.data.synthetic import synthesize_film
 
-__all__ = ["FOLDERS", "NAMED", "TAGGED", "found", "write_clinic"]
+__all__ = ["FOLDERS", "NAMED", "TAGGED", "found", "write_clinic", "write_film"]
 
 _UID = "1.2.826.0.1.3680043.8.498"
 _PEOPLE = [f"Plantedtag{part}^Jane{part}" for part in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
@@ -57,7 +57,6 @@ NAMED = (
     *("PLANTEDFILE_HANS", "planted file ida"),
 )
 _SIZE = (200, 216)
-_STEMS = ("planted", "3680043.8.498", "acc70", "660")  # one is in every word but the dates
 _CODES = ("utf-8", "utf-16-le", "utf-16-be")
 _MOST_OF_LARGE = 4 << 20  # larger files are weights; encoded words are looked for in smaller ones
 
@@ -79,7 +78,7 @@ def write_clinic(folder: Path) -> Path:
         if number == 9:
             _write_png(film.pixels, place.with_name(f"{place.name}.png"))
             continue
-        path = _write_dicom(film.pixels, film.spacing_mm, place.with_name(f"{place.name}.dcm"), number)
+        path = write_film(place.with_name(f"{place.name}.dcm"), number)
         if number != 8:
             points = ["" if np.isnan(value) else f"{value:.3f}" for value in film.landmarks_px.ravel()]
             rows.append(",".join([f'"{path.relative_to(folder).as_posix()}"', *points]))
@@ -89,8 +88,18 @@ def write_clinic(folder: Path) -> Path:
     return table
 
 
-def _write_dicom(pixels: np.ndarray, spacing_mm: tuple[float, float], path: Path, number: int) -> Path:
-    """Every attribute that may name somebody names a planted one; also a private one, and one in a sequence."""
+def write_film(path: Path, number: int) -> Path:
+    """A film of which every attribute that may name somebody does; also a private one, and one in a sequence.
+
+    Args:
+        path: of the film.
+        number: which film.
+
+    Returns:
+        The path.
+    """
+    invented = synthesize_film(number, _SIZE)
+    pixels, spacing_mm = invented.pixels, invented.spacing_mm
     n, m = number % 8, (number + 3) % 8
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
@@ -147,9 +156,9 @@ def found(words: tuple[str, ...], name: str, content: bytes) -> list[str]:
 
 def _opened(whole: bytes, content: bytes) -> Iterator[bytes]:
     """Bytes, and those that are packed in them."""
-    yield whole
     inner: list[tuple[bytes, bytes]] = []
     if content[:4] == b"PK\x03\x04":
+        whole = whole[: len(whole) - len(content)] + content[-65536:]  # its names; the rest comes member by member
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             inner = [(each.encode(), archive.read(each)) for each in archive.namelist()]
     elif content[:2] == b"\x1f\x8b":
@@ -161,6 +170,7 @@ def _opened(whole: bytes, content: bytes) -> Iterator[bytes]:
             yield str(dcmread(io.BytesIO(content))).encode()
         except InvalidDicomError:
             pass
+    yield whole
     for name, packed in inner:
         yield from _opened(name + b"\0" + packed, packed)
     for packed in re.findall(rb"base64,([A-Za-z0-9+/=]{100,})", content[:_MOST_OF_LARGE]):
@@ -169,22 +179,47 @@ def _opened(whole: bytes, content: bytes) -> Iterator[bytes]:
 
 
 def _missing(words: Iterable[str], hay: bytes) -> set[str]:
-    """Words that are not there."""
+    """Words that are not there; most can be told by a stem, which many words have in common."""
     low, small = hay.lower(), len(hay) <= _MOST_OF_LARGE
-    stems = {stem for stem in _STEMS if any(stem.encode(code) in low for code in _CODES)}
-    return {
-        word
-        for word in words
-        if not (any(stem in word.lower() for stem in stems) and any(each in low for each in _plain(word)))
-        and not any(re.search(rb"(?<![\d.])" + each + rb"(?!\d)", low) for each in _dates(word) if each in low)
-        and not (small and any(each in low for each in _escaped(word)))
-        and not (small and any(each in hay for part in _parts(word) for each in _base64(part)))
-    }
+    known: dict[bytes, bool] = {}
+
+    def seen(forms: Iterable[bytes], where: bytes = low) -> bool:
+        """Whether one of some short forms is there."""
+        for form in forms:
+            if form not in known:
+                known[form] = form in where
+            if known[form]:
+                return True
+        return False
+
+    def there(word: str) -> bool:
+        """Whether a word is."""
+        stem = _stem(word)
+        if seen(stem.lower().encode(code) for code in _CODES):
+            if any(each in low for each in _plain(word)) or (small and any(each in low for each in _escaped(word))):
+                return True
+        if any(re.search(rb"(?<![\d.])" + each + rb"(?!\d)", low) for each in _dates(word) if each in low):
+            return True
+        if not small:
+            return False
+        if seen([stem.encode().hex().encode()]) and any(each in low for each in _escaped(word)):
+            return True
+        short = _base64(stem, 5)
+        return seen(short, hay) and any(each in hay for part in _parts(word) for each in _base64(part))
+
+    return {word for word in words if not there(word)}
+
+
+def _stem(word: str) -> str:
+    """What a word has in common with others; a date or a number has nothing."""
+    found = re.search("planted|3680043.8.498|ACC70", word, re.IGNORECASE)
+    return word if found is None else found[0]
 
 
 @cache
 def _plain(word: str) -> frozenset[bytes]:
-    return frozenset(part.lower().encode(code) for part in _parts(word) for code in _CODES)
+    """Digits are looked for as dates."""
+    return frozenset(part.lower().encode(code) for part in _parts(word) for code in _CODES if not part.isdigit())
 
 
 @cache
@@ -218,8 +253,8 @@ def _parts(word: str) -> set[str]:
 
 
 @cache
-def _base64(part: str) -> frozenset[bytes]:
+def _base64(part: str, fewest: int = 8) -> frozenset[bytes]:
     """As it stands in the base64 of a longer text, wherever it begins in it."""
     raw = part.encode()
     found = (base64.b64encode(bytes(shift) + raw)[-(-shift * 8 // 6) :].rstrip(b"=")[:-1] for shift in range(3))
-    return frozenset(each for each in found if len(each) >= 8)  # a shorter one could be chance
+    return frozenset(each for each in found if len(each) >= fewest)  # a shorter one could be chance
