@@ -8,7 +8,7 @@ different patients are like one another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -112,7 +112,7 @@ class Copies:
         """``(N,)`` which drawn films are copies."""
         return np.asarray(self.likeness > self.threshold)
 
-    def describe(self, ids: Sequence[str]) -> dict[str, Any]:
+    def describe(self, ids: Sequence[str] | Mapping[int, str]) -> dict[str, Any]:
         """The finding as JSON.
 
         Args:
@@ -126,10 +126,10 @@ class Copies:
             "copies": int(self.copied.sum()),
             "drawn": len(self.likeness),
             "threshold": round(self.threshold, 4),
-            "pair": [str(ids[index]) for index in self.pair],
+            "pair": [str(ids[int(index)]) for index in self.pair],
             "median": round(float(np.median(self.likeness)), 4),
             "highest": round(float(self.likeness.max()), 4),
-            "nearest": [str(ids[index]) for index in self.nearest],
+            "nearest": [str(ids[int(index)]) for index in self.nearest],
         }
 
 
@@ -192,7 +192,7 @@ def write_pairs(
     drawn: torch.Tensor,
     training: torch.Tensor,
     copies: Copies,
-    ids: Sequence[str],
+    ids: Sequence[str] | Mapping[int, str],
     count: int = 16,
 ) -> None:
     """Show the drawn films most like a training film, each left of that film; the last pair is the threshold's.

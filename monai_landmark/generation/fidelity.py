@@ -17,37 +17,33 @@ import numpy as np
 import torch
 
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.generation.embedding import FilmEmbedder
 
 __all__ = [
-    "embedder_features",
     "fidelity",
     "frechet_distance",
     "kernel_distance",
     "manifold_measures",
     "spatial_features",
+    "token_features",
 ]
 
 _SPATIAL_CHANNELS = 7  # as Nash et al. take of Inception's 768
 _ROWS = 1024  # of a distance matrix at a time
 
 
-def embedder_features(embedder: FilmEmbedder, films: torch.Tensor, batch_size: int = 16) -> dict[str, torch.Tensor]:
-    """What a frozen network makes of films.
+def token_features(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What is compared of the tokens of a :class:`~monai_landmark.generation.embedding.FilmEmbedder`.
 
     Args:
-        embedder: the network; with ``patches`` it also gives features of places.
-        films: ``(N, 1, H, W)`` in [-1, 1].
-        batch_size: films at a time.
+        tokens: ``(N, 1 + patches ** 2, D)``.
 
     Returns:
-        ``pooled`` ``(N, D)``, and ``spatial`` ``(N, 7 * patches ** 2)`` where the embedder has patches.
+        ``pooled`` ``(N, D)``, and ``spatial`` ``(N, 7 * patches ** 2)`` where there are tokens of places.
     """
-    tokens = torch.cat([embedder(batch).float().cpu() for batch in torch.split(films, batch_size)])
-    pooled = {"pooled": tokens[:, 0]}
+    pooled = {"pooled": tokens[:, 0].float()}
     if tokens.shape[1] == 1:
         return pooled
-    return {**pooled, "spatial": tokens[:, 1:, :_SPATIAL_CHANNELS].flatten(1)}
+    return {**pooled, "spatial": tokens[:, 1:, :_SPATIAL_CHANNELS].flatten(1).float()}
 
 
 def spatial_features(maps: torch.Tensor, channels: int = _SPATIAL_CHANNELS) -> torch.Tensor:

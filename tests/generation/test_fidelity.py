@@ -8,14 +8,13 @@ import torch
 from monai.metrics import FIDMetric
 
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.generation.embedding import FilmEmbedder
 from monai_landmark.generation.fidelity import (
-    embedder_features,
     fidelity,
     frechet_distance,
     kernel_distance,
     manifold_measures,
     spatial_features,
+    token_features,
 )
 
 
@@ -115,8 +114,10 @@ class TestFidelity:
             frechet_distance(cloud(5), cloud(5, width=7))
 
 
-def test_features_of_an_embedder():
-    embedder = FilmEmbedder("tf_efficientnet_lite0", "random", (64, 64), patches=2)
-    found = embedder_features(embedder, torch.randn(3, 1, 64, 64), batch_size=2)
-    assert found["pooled"].shape == (3, embedder.token_dim) and found["spatial"].shape == (3, 4 * 7)
+def test_features_of_tokens_and_of_maps():
+    tokens = torch.arange(3 * 5 * 9.0).view(3, 5, 9)
+    found = token_features(tokens)
+    assert torch.equal(found["pooled"], tokens[:, 0]) and found["spatial"].shape == (3, 4 * 7)
+    assert found["spatial"][0, :7].tolist() == tokens[0, 1, :7].tolist()
+    assert token_features(tokens[:, :1]).keys() == {"pooled"}
     assert spatial_features(torch.zeros(3, 9, 4, 5)).shape == (3, 7 * 20)
