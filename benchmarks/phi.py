@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import yaml
 from phi_plants import FOLDERS, NAMED, TAGGED, found, write_clinic, write_film
 
@@ -96,12 +97,19 @@ class Clinic:
 
     # ---- networks --------------------------------------------------------------------------------------------------
     def _train(self) -> None:
-        """One film has become unreadable since."""
-        item = json.loads(self.datalist.read_text())["training"][0]
+        """One film has become unreadable since, and two are not trained on."""
+        listed = json.loads(self.datalist.read_text())
+        items = [*listed["training"], *listed["validation"]]
+        item = items[np.random.default_rng(0).permutation(len(items))[0]]  # the first that is drawn
         film = self.films / item["image"]
         whole = film.read_bytes()
         film.write_bytes(whole[: len(whole) // 2])
-        start = {"architecture": "diffusion-tiny", "broken_share": 0.5}
+        start = {
+            "architecture": "diffusion-tiny",
+            "broken_share": 0.5,
+            "label_budget": len(items) - 1,
+            "validation_films": 1,
+        }
         self._bundle("train", datalist=self.datalist, output_dir=self.model, **start, **STEP)
         film.write_bytes(whole)
         assert "cannot be read" in (self.logs / "train.txt").read_text()
@@ -120,9 +128,7 @@ class Clinic:
 
     def _calibrate(self) -> None:
         words = ["--model-dir", self.model, "--datalist", self.datalist, "--bundle", BUNDLE]
-        self._tell(
-            "calibrate", *words, "--section", "validation", "--level", "0.5", "--risk", "0.5", "--scale-share", "0"
-        )
+        self._tell("calibrate", *words, "--level", "0.5", "--risk", "0.5", "--scale-share", "0")
 
     def _predict(self) -> None:
         known = ["--model-dir", self.model, "--bundle", BUNDLE]
