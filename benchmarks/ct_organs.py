@@ -91,7 +91,7 @@ def cells(names: list[str], seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
     Yields:
         The cells. MONAI's own networks have no pre-trained part and are trained as a whole.
     """
-    for budget, seed, mode, start in itertools.product(BUDGETS, seeds, MODES, names):
+    for budget, mode, seed, start in itertools.product(BUDGETS, MODES, seeds, names):
         if mode == "full" or start in ("random", "ddpm", "imagenet"):
             yield Cell(budget, start, mode, seed)
 
