@@ -44,6 +44,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
+FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Otherwise workers that were started again may look for each other where the dead ones were (PyTorch issue 135712)."""
+
+
 def main() -> None:
     """Run one of the experiments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -60,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     args.work = args.work.resolve()
     torch.set_num_threads(1)
-    os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", **FRESH_STORE)
     if not (args.work / "films").is_dir():
         write_films(args.work / "films")
     options = f"--networks {' '.join(args.networks)} --worlds {' '.join(map(str, args.worlds))} --steps {args.steps}"
@@ -149,9 +153,10 @@ def start(
 
 
 def run(args: argparse.Namespace, name: str, world: int, control: bool = False) -> tuple[Path, dict[int, str]]:
-    """An undisturbed run on one node: its folder and its losses."""
-    folder = fresh(args.work / f"{name}_{world}_{args.dtype}{'_reversed' * control}")
-    robustness.ended(start(args, name, folder, world, control=control))
+    """An undisturbed run on one node, unless it is there already: its folder and its losses."""
+    folder = args.work / f"{name}_{world}_{args.steps}_{args.dtype}{'_reversed' * control}"
+    if len(lines(folder)) != args.steps:
+        robustness.ended(start(args, name, fresh(folder), world, control=control))
     losses = {step: loss for step, loss, _ in lines(folder)}
     assert sorted(losses) == list(range(1, args.steps + 1)), f"see {folder}.log"
     return folder, losses
@@ -170,9 +175,7 @@ def curves(args: argparse.Namespace) -> list[dict[str, Any]]:
                 whole, alone, fewest = losses, rate, world
             apart = furthest(whole, losses)
             share = rate / alone / (world / fewest)
-            said = (
-                f"{rate:.1f} films/s, efficiency {share:.2f} on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-            )
+            said = f"{rate:.1f} films/s, efficiency {share:.2f} on {os.cpu_count()} cores that others used too"
             print(f"{name}, {world} processes: losses within {apart:.2g}; {said}", flush=True)
             if world > fewest:
                 notes = f"largest relative difference of a loss to that of {fewest} process, {BATCH} films a step, "
@@ -211,9 +214,7 @@ def elastic(args: argparse.Namespace) -> list[dict[str, Any]]:
         for world in args.worlds:
             whole = run(args, name, world)[1]
             folder = fresh(args.work / f"{name}_{world}_killed")
-            agent = start(
-                args, name, folder, world, restarts=2 * args.kills
-            )  # also where workers do not find each other
+            agent = start(args, name, folder, world, restarts=args.kills)
             killed = sum(kill_worker(agent, folder, draw, args.steps // (args.kills + 1)) for _ in range(args.kills))
             robustness.ended(agent)
             found.append(told(f"robustness/ddp/elastic/{name}/{world}/differing_losses", whole, folder, killed))
@@ -238,7 +239,7 @@ def nodes(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name in args.networks:
         whole = run(args, name, 2)[1]
         folder, port = fresh(args.work / f"{name}_nodes"), free_port()
-        node = partial(start, args, name, folder, 2, restarts=6, nodes=2, port=port)
+        node = partial(start, args, name, folder, 2, restarts=3, nodes=2, port=port)
         first, second = node(), node()
         killed = kill_worker(second, folder, draw, args.steps // 3)
         killed += kill_worker(second, folder, draw, args.steps // 3)

@@ -88,8 +88,10 @@ def distributed(monkeypatch: pytest.MonkeyPatch) -> Any:
     if sys.platform == "win32":
         pytest.skip("needs fork")
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return importlib.import_module("distributed")
+    module = importlib.import_module("distributed")
+    for name, value in {"OMP_NUM_THREADS": "1", **module.FRESH_STORE}.items():
+        monkeypatch.setenv(name, value)
+    return module
 
 
 def few_steps(work: Path, **more: Any) -> argparse.Namespace:
