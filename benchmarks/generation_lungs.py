@@ -64,6 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--grid", nargs=2, type=int, default=[128, 160], metavar=("H", "W"))
     parser.add_argument("--levels", nargs="+", default=["decoder_16", "decoder_8", "decoder_4"])
     parser.add_argument("--timesteps", nargs="+", type=int, default=[100])
+    parser.add_argument("--with-pixels", action="store_true", help="what the control sees is described as well")
     parser.add_argument("--unlabelled", type=int, default=60, help="films of the training section in the mean")
     parser.add_argument(
         "--references", type=int, default=0, help="other films to take the one mask from, drawn by seed"
@@ -125,6 +126,11 @@ def film_features(args: argparse.Namespace) -> FilmFeatures:
     return features
 
 
+def with_pixels(features: FilmFeatures) -> FilmFeatures:
+    """Maps of a network, and those of the control beside them."""
+    return lambda films: {**features(films), **pixel_features(films)}
+
+
 def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Dice of two masks."""
     return float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
@@ -156,7 +162,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     films, truth = load(items, args.masks, args.grid)
     start = time.process_time()
     features = film_features(args)
-    segmenter = ZeroShotSegmenter(features, unlabelled)
+    segmenter = ZeroShotSegmenter(with_pixels(features) if args.with_pixels else features, unlabelled)
     lungs = Lungs(segmenter, films, truth)
     seconds = time.process_time() - start
     typical = int(segmenter.atlas.likeness.argmax())
@@ -196,20 +202,29 @@ def interval(values: NDArray[np.float64], patients: Sequence[str]) -> list[float
     return [round(float(found.low), 4), round(float(found.high), 4)]
 
 
+def described(args: argparse.Namespace) -> str:
+    """What the films were compared by."""
+    gray = "gray values and gradients at a quarter, an eighth and a sixteenth"
+    if args.model == "pixels":
+        maps = f"{gray}, no network"
+    else:
+        sha = f" (sha256 {file_sha256(args.model)[:12]})" if Path(args.model).is_file() else ""
+        maps = f"features of {'/'.join(Path(args.model).parts[-2:])}{sha} at {', '.join(args.levels)}, timesteps "
+        maps += f"{args.timesteps}{', and ' + gray if args.with_pixels else ''}"
+    return (
+        f"{maps}; films squashed to {args.grid[0]} x {args.grid[1]}, mean of {args.unlabelled} unlabelled training "
+        "films; masks at the films' own size, region behind the heart counted as lung"
+    )
+
+
 def records(args: argparse.Namespace, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Result records, see docs/design.md section 8."""
-    model = args.model if args.model in ("random", "pixels") else "/".join(Path(args.model).parts[-2:])
-    sha = file_sha256(args.model)[:12] if Path(args.model).is_file() else None
     words = ["/".join(Path(word).parts[-2:]) if os.path.isabs(word) else word for word in sys.argv]
     known = set()
     if args.seen:
         known = {line.split(",")[2] for line in args.seen.read_text(encoding="utf-8").splitlines()[1:]}
     unseen = np.array([patient not in known for patient in found["patients"]])
-    notes = (
-        f"features of {model} {'(sha256 ' + sha + ') ' if sha else ''}at {', '.join(args.levels)}, timesteps "
-        f"{args.timesteps}, films squashed to {args.grid[0]} x {args.grid[1]}, mean of {args.unlabelled} unlabelled "
-        f"training films; masks at the films' own size, region behind the heart counted as lung"
-    )
+    notes = described(args)
     said = {
         "zero_shot": f"no mask; {len(INSIDE)} points in, {len(OUTSIDE)} outside the lungs, set once on the mean film",
         "one_shot": "one reference mask, of the film most like the mean",
