@@ -2,8 +2,8 @@
 
     python benchmarks/generation.py [--out DIR] [--films 160] [--minutes 9] [--size 64] [--latent] [--json FILE]
 
-Steps: synthesize, embed, autoencode (with --latent), pretrain, generate. Trainings get their share of the minutes, so
-that all of it stays within a quarter of an hour on two cores. What it draws lies in DIR/generated/contact_sheet.png.
+Steps: synthesize, embed, autoencode (with --latent), pretrain, generate, evaluate. Trainings get their share of the
+minutes, so that all of it stays within a quarter of an hour on two cores. DIR/generated/contact_sheet.png shows it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def steps(out: Path, films: int, minutes: float, size: int, latent: bool) -> lis
     encoder = ["--architecture", "mobilenetv3_small_100", "--steps_per_epoch", "10"]
     road.append(bundle("embed", "embedding", *encoder))
     model = ["--embedding", str(out / "embedding"), "--spatial_size", grid, "--steps_per_epoch", "20", *kept]
+    model += ["--prediction", "sample", "--unet", "{'patch_size': 4, 'channels': [48, 96, 128]}"] if not latent else []
     if latent:
         perceptual = ["--perceptual", str(out / "embedding")]
         road.append(bundle("autoencode", "autoencoder", "--spatial_size", grid, "--steps_per_epoch", "20", *perceptual))
@@ -45,6 +46,8 @@ def steps(out: Path, films: int, minutes: float, size: int, latent: bool) -> lis
     road.append(bundle("pretrain", "diffusion", *model))
     drawing = ["--model_dir", str(out / "diffusion"), *kept]
     road.append(bundle("generate", "generated", *drawing, "--count", "32", "--steps", "30"))
+    measured = ["--drawn_dir", str(out / "generated"), "--judge", str(out / "embedding")]
+    road.append(bundle("evaluate", "evaluation", *measured))
     return road
 
 

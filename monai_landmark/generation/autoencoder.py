@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.generation.embedding import FilmEmbedder, film_embedder
-from monai_landmark.networks import model_card
 from monai_landmark.pretraining.objective import Objective
 
 __all__ = ["AutoencoderObjective", "FilmPerceptualLoss", "perceptual_loss"]
@@ -85,7 +84,6 @@ def perceptual_loss(model: str | PathLike[str] | None, weights: str | PathLike[s
     if model is None:
         return None
     if str(model) != _RESNET:
-        model_card(model, required="architecture")
         return FilmPerceptualLoss(film_embedder(model)).requires_grad_(False).eval()
     if weights is None:
         raise ConfigurationError(

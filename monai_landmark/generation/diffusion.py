@@ -20,10 +20,12 @@ from monai_landmark.networks.diffusion_unet import SIZES
 from monai_landmark.pretraining.ddpm import DDPMObjective
 from monai_landmark.pretraining.diffusion import DiffusionObjective
 from monai_landmark.pretraining.flow import FlowObjective
+from monai_landmark.processes import drawn_for
 
 __all__ = ["EmbeddingDDPMObjective", "EmbeddingFlowObjective", "EmbeddingUNet", "generation_objective"]
 
 _HEAD = 32  # largest width of a head of attention
+_LEAST_NOISE = 0.05  # share of noise below which a film's velocity is not overdrawn any more, as in arXiv 2511.13720
 _ATTENDING = 2  # deepest levels of the U-Net that look at the tokens
 
 
@@ -186,7 +188,7 @@ class _EmbeddingObjective(DiffusionObjective):
         """
         told = self.withhold(self.checked(source, image))
         latent = self.encode(image)
-        timesteps, noise = self.draw_timesteps(latent), torch.randn_like(latent)
+        timesteps, noise = drawn_for(latent, self.draw_timesteps), drawn_for(latent, torch.randn_like)
         return {"loss": self.film_loss(latent, timesteps, noise, told).mean()}
 
     def checked(self, source: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
@@ -222,7 +224,7 @@ class _EmbeddingObjective(DiffusionObjective):
         Returns:
             The same, NaN where it is withheld.
         """
-        drawn = torch.rand(len(source), 1, 1, device=source.device)
+        drawn = drawn_for(source, lambda films: torch.rand(len(films), 1, 1, device=films.device))
         return source.masked_fill(drawn < self.source_dropout, torch.nan)
 
     def sampling_scheduler(self, steps: int) -> Any:
@@ -255,7 +257,62 @@ class EmbeddingDDPMObjective(_EmbeddingObjective, DDPMObjective):
 
 
 class EmbeddingFlowObjective(_EmbeddingObjective, FlowObjective):
-    """:class:`~monai_landmark.pretraining.flow.FlowObjective` that is told an embedding."""
+    """:class:`~monai_landmark.pretraining.flow.FlowObjective` that is told an embedding.
+
+    The network may answer the velocity, or the film itself, of which the velocity is taken; the loss is one of
+    velocities in both cases. A film has structure and noise has none, so a network that looks at patches, or has had
+    few steps, learns films sooner than velocities (Li and He, "Back to Basics: Let Denoising Generative Models
+    Denoise", arXiv 2511.13720).
+
+    Args:
+        network: the U-Net.
+        codec: see :class:`_EmbeddingObjective`.
+        source_dropout: likewise.
+        prediction: what the network answers: ``velocity`` or ``sample``.
+        **options: of the flow.
+
+    Raises:
+        ConfigurationError: if the prediction is neither.
+    """
+
+    def __init__(
+        self,
+        network: EmbeddingUNet,
+        codec: LatentCodec | None = None,
+        source_dropout: float = 0.1,
+        prediction: str = "velocity",
+        **options: Any,
+    ) -> None:
+        if prediction not in ("velocity", "sample"):
+            expected = "velocity | sample"
+            raise ConfigurationError("unknown prediction", field="prediction", value=prediction, expected=expected)
+        super().__init__(network, codec, source_dropout, **options)
+        self.prediction = prediction
+
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
+        """The velocity: the network's answer, or (x - x_s) / s for a film x.
+
+        Args:
+            noisy: ``(B, C, h, w)`` x_s.
+            timesteps: ``(B,)`` s T.
+            source: ``(B, N, D)`` tokens; None: all are withheld.
+
+        Returns:
+            Of the shape of ``noisy``, float32.
+        """
+        answer = super().predict(noisy, timesteps, source)
+        if self.prediction == "velocity":
+            return answer
+        share = (timesteps.float() / self.timesteps).clamp_min(_LEAST_NOISE).view(-1, 1, 1, 1)
+        return (answer - noisy) / share
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for ``model.json``.
+
+        Returns:
+            The flow's own, and what the network answers.
+        """
+        return {**super().describe(), "prediction": self.prediction}
 
 
 GenerationObjective = EmbeddingDDPMObjective | EmbeddingFlowObjective
@@ -274,7 +331,8 @@ def generation_objective(
     """Build the diffusion model for films with their embeddings.
 
     Args:
-        name: ``ddpm`` (with ``prediction`` ``epsilon``, ``v_prediction`` or ``sample``) or ``flow``.
+        name: ``ddpm`` (with ``prediction`` ``epsilon``, ``v_prediction`` or ``sample``), or ``flow``
+            (``velocity`` or ``sample``).
         films: items with ``source``, tokens ``(N, D)``, from :func:`embedded_films`; they tell the shape,
             center and spread of the tokens.
         size: of the U-Net: ``tiny``, ``small`` or ``base``.

@@ -11,11 +11,11 @@ import torch
 from monai.networks.nets import AutoencoderKL
 from torch import nn
 
-from monai_landmark.errors import ConfigurationError
+from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.networks import model_card
 from monai_landmark.networks.initialization import TrainedWeights
 
-__all__ = ["LatentCodec", "film_autoencoder", "film_codec", "trained_autoencoder"]
+__all__ = ["LatentCodec", "film_autoencoder", "film_codec", "stated_card", "trained_autoencoder"]
 
 _SCALED_ON = 64  # films that tell the scale of latents
 _BATCH = 8
@@ -64,6 +64,25 @@ def film_autoencoder(
     return network
 
 
+def stated_card(folder: str | PathLike[str], fact: str) -> dict[str, Any]:
+    """What ``model.json`` of a trained network says.
+
+    Args:
+        folder: that a training wrote.
+        fact: that it must state.
+
+    Returns:
+        Its content.
+
+    Raises:
+        WeightsError: if nothing was trained there, or it lacks the fact.
+    """
+    card = model_card(folder, required=fact)
+    if not card:
+        raise WeightsError("nothing was trained here", file=Path(folder) / "model.json", action="check the folder")
+    return card
+
+
 def trained_autoencoder(folder: str | PathLike[str]) -> AutoencoderKL:
     """The autoencoder that ``autoencode`` wrote.
 
@@ -76,7 +95,7 @@ def trained_autoencoder(folder: str | PathLike[str]) -> AutoencoderKL:
     Raises:
         WeightsError: if a file is absent, damaged, or does not belong to the other.
     """
-    card = model_card(folder, required="autoencoder")
+    card = stated_card(folder, "autoencoder")
     network = film_autoencoder(**card["autoencoder"])
     TrainedWeights(network, Path(folder) / "model.safetensors")()
     return network.requires_grad_(False).eval()

@@ -21,15 +21,14 @@ from monai_landmark.generation.diffusion import (
     GenerationObjective,
 )
 from monai_landmark.generation.embedding import FilmEmbedder, film_embedder
-from monai_landmark.generation.latents import LatentCodec, trained_autoencoder
-from monai_landmark.networks import model_card
+from monai_landmark.generation.latents import LatentCodec, stated_card, trained_autoencoder
 from monai_landmark.networks.initialization import TrainedWeights
 
 __all__ = ["Generator", "GeneratorSaver", "trained_generator"]
 
 _EMBEDDING, _AUTOENCODER = "embedding", "autoencoder"
 _DDPM = ("timesteps", "schedule", "prediction", "beta_end", "min_snr_gamma", "timestep_range", "source_dropout")
-_FLOW = ("timesteps", "timestep_sampling", "source_dropout")
+_FLOW = ("timesteps", "timestep_sampling", "prediction", "source_dropout")
 
 
 class GeneratorSaver(ModelSaver):
@@ -133,7 +132,7 @@ def trained_generator(folder: str | PathLike[str], device: torch.device | str = 
         WeightsError: if a file is absent, damaged, or does not belong to the others.
     """
     folder = Path(folder)
-    card = model_card(folder, required="network")
+    card = stated_card(folder, "network")
     codec = None
     if "latents" in card:
         codec = LatentCodec(trained_autoencoder(folder / _AUTOENCODER), **card["latents"])

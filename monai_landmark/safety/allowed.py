@@ -62,7 +62,7 @@ _GENERATION = """
     autoencoder.AutoencoderObjective autoencoder.perceptual_loss diffusion.generation_objective
     embedding.embedded_films embedding.film_embedder evaluate.FilmEvaluation generate.FilmGeneration
     latents.film_autoencoder latents.film_codec model.GeneratorSaver model.trained_generator
-    reconstruction.ReconstructionHandler sheets.EmbeddingSampleHandler
+    reconstruction.ReconstructionHandler round_trip.RoundTrip sheets.EmbeddingSampleHandler
 """
 
 TARGETS = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,26 @@ from ignite.engine import Engine
 from PIL import Image
 from safetensors.torch import load_file
 
+from monai_landmark.data.datalist import load_datalist
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.engines import TrainingStateSaver
+from monai_landmark.errors import WeightsError
 from monai_landmark.files import file_sha256
 from monai_landmark.generation.model import trained_generator
 
 MonaiBundle = Callable[..., None]
 Step = Callable[..., Path]
 SHORT = ["--epochs", "1", "--steps_per_epoch", "2", "--batch_size", "4", "--precision", "float32"]
+SIDES = ("before", "after")
 SMALL = ["--spatial_size", "[32,32]"]
 UNET = "{'channels': [8, 16], 'norm_num_groups': 8, 'width': 16}"
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fourteen small films, two of them to test."""
+    """Eighteen small films, eight of them to test."""
     folder = tmp_path_factory.mktemp("pool")
-    write_synthetic_dataset(folder, training=2, test=2, unlabelled=10, size=(200, 216))
+    write_synthetic_dataset(folder, training=2, test=8, unlabelled=8, size=(200, 216))
     return folder
 
 
@@ -85,6 +89,24 @@ def test_the_autoencoder_is_measured_and_shown(autoencoder: Path) -> None:
     assert (autoencoder / "samples" / "step_0000002_reconstructed.png").is_file()
 
 
+def test_the_round_trip_keeps_landmarks_where_they_were(
+    bundle: Path, pool: Path, autoencoder: Path, monai_bundle: MonaiBundle
+) -> None:
+    config = bundle.with_name("xray_generation") / "configs" / "autoencode.yaml"
+    given = ["--config_file", str(config), "--dataset_dir", pool, "--output_dir", autoencoder]
+    monai_bundle("run", "round_trip", *given)
+    films = load_datalist(pool / "datalist.json", "test")
+    before, after = (load_datalist(autoencoder / "round_trip" / side / "datalist.json", "test") for side in SIDES)
+    for film, first, second in zip(films, before, after, strict=True):
+        assert first["landmarks"] == second["landmarks"] and first["size"] == [32, 32]
+        assert first["sha256"] != second["sha256"]
+        scale = [
+            a / b for a, b in zip(np.ptp(film["landmarks"], axis=0), np.ptp(first["landmarks"], axis=0), strict=True)
+        ]
+        step = [float(each) for each in np.array(film["spacing"])[::-1]]  # both axes of the grid are equally fine in mm
+        assert scale[0] * step[0] == pytest.approx(scale[1] * step[1], rel=0.04)  # a whole number of pixels
+
+
 def test_a_model_folder_holds_all_that_drawing_needs(latent_model: Path, pixel_model: Path) -> None:
     assert not (pixel_model / "autoencoder").exists()
     pixels, latents = trained_generator(pixel_model), trained_generator(latent_model)
@@ -93,6 +115,11 @@ def test_a_model_folder_holds_all_that_drawing_needs(latent_model: Path, pixel_m
     assert latents.objective.prediction == "v_prediction"  # type: ignore[union-attr]
     stored = load_file(latent_model / "model.safetensors")
     assert all(torch.equal(tensor, stored[name]) for name, tensor in latents.objective.network.state_dict().items())
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="nothing was trained here"):
+        trained_generator(tmp_path)
 
 
 def test_what_one_looks_at_is_written(pixel_model: Path) -> None:
@@ -114,6 +141,18 @@ def test_every_strategy_draws_films(step: Step, pixel_model: Path, pool: Path, s
     assert (folder / "contact_sheet.png").is_file() and "source_ids" not in manifest["films"][0]
 
 
+def test_what_was_drawn_is_measured(step: Step, pixel_model: Path) -> None:
+    drawn = step("generate", "--model_dir", pixel_model, "--count", "8", "--steps", "2", "--guidance", "1")
+    folder = step("evaluate", "--drawn_dir", drawn, "--judge", pixel_model / "embedding")
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["fidelity"]["n"] == 8 and found["fidelity"]["fid"]["drawn"] > 0
+    assert found["fidelity"]["network"].startswith("mobilenetv3_small_050 ")
+    for kind in ("structure", "features"):
+        assert 0 <= found["copies"][kind]["copies"] <= found["copies"][kind]["drawn"] == 8
+        assert found["membership"][kind]["n"] == [10, 8]
+        assert (folder / f"nearest_{kind}.png").is_file()
+
+
 def test_a_film_depends_on_its_number_alone_and_says_what_it_is(step: Step, latent_model: Path) -> None:
     words = ["--model_dir", latent_model, "--steps", "2", "--file_format", "dicom"]
     whole = step("generate", *words, "--count", "3")
@@ -124,6 +163,21 @@ def test_a_film_depends_on_its_number_alone_and_says_what_it_is(step: Step, late
     assert film.SyntheticData == "YES" and film.ConversionType == "SYN" and film.ImageType[0] == "DERIVED"
     assert not film.PatientName and not film.PatientID and not film.StudyDate
     assert film.pixel_array.shape == (32, 32)
+
+
+def test_metadata_is_verified(bundle: Path, monai_bundle: MonaiBundle) -> None:
+    file = bundle.with_name("xray_generation") / "configs" / "metadata.json"
+    schema = Path(__file__).with_name("bundle_metadata.schema.json")
+    monai_bundle("verify_metadata", "--meta_file", file, "--filepath", schema)
+
+
+@pytest.mark.parametrize("name", ["embed", "autoencode", "pretrain", "generate", "evaluate"])
+def test_values_are_explained_and_hold_no_code(bundle: Path, name: str) -> None:
+    text = (bundle.with_name("xray_generation") / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    block = text.split("command line ---")[1].split("\n# ----")[0].splitlines()[1:]
+    silent = [line.split(":")[0] for line in block if line and " # " not in line]
+    assert len(block) > 8 and set(silent) <= {"batch_size", "steps_per_epoch", "rotation_deg", "num_workers"}
+    assert not re.search(r"\blambda\b|\bscripts\b|strftime|datetime|__import__|\bexec\(|\beval\(", text)
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(train: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

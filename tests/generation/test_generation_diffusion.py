@@ -80,6 +80,7 @@ def test_the_share_that_is_withheld() -> None:
     [
         ("flow", {}),
         ("flow", {"timestep_sampling": "logit-normal"}),
+        ("flow", {"prediction": "sample"}),
         ("ddpm", {}),
         ("ddpm", {"prediction": "v_prediction"}),
     ],
@@ -99,6 +100,19 @@ def test_films_without_their_embedding_are_refused() -> None:
             built(image, wrong)
     with pytest.raises(ConfigurationError, match="unknown objective"):
         generation_objective("gan", told_films())
+
+
+def test_a_film_that_the_network_answers_has_the_velocity_towards_it() -> None:
+    plain, (image, tokens) = objective().eval(), batch()
+    film = generation_objective("flow", told_films(), network=UNET, prediction="sample").eval()
+    film.network.load_state_dict(plain.network.state_dict())
+    timesteps = torch.tensor([10.0, 200.0, 500.0, 1000.0])  # of 1000; at 10 the least noise counts
+    answer, velocity = plain.predict(image, timesteps, tokens), film.predict(image, timesteps, tokens)
+    share = torch.tensor([0.05, 0.2, 0.5, 1.0]).view(-1, 1, 1, 1)
+    torch.testing.assert_close(velocity, (answer - image) / share)
+    torch.testing.assert_close(film.clean(image, velocity, timesteps)[1:], answer[1:])
+    with pytest.raises(ConfigurationError, match="unknown prediction"):
+        generation_objective("flow", told_films(), network=UNET, prediction="epsilon")
 
 
 @pytest.fixture(scope="module")

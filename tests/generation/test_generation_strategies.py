@@ -119,7 +119,7 @@ class TestDicom:
         assert pydicom.dcmread(path).SeriesInstanceUID == pydicom.dcmread(other).SeriesInstanceUID
 
     @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools are not here")
-    def test_the_validator_finds_no_error(self, written: tuple[Path, Any]) -> None:
+    def test_the_validator_knows_no_error_but_the_newest_attribute(self, written: tuple[Path, Any]) -> None:
         done = subprocess.run(["dciodvfy", str(written[0])], capture_output=True, text=True, check=False)
         errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
-        assert not errors
+        assert all("(0x0008,0x001c)" in error for error in errors)  # Synthetic Data, unknown to older dicom3tools
