@@ -106,7 +106,8 @@ def open_film(path: Path, spacing_mm: Spacing | None, cache: FilmCache) -> Opene
     if known is None:
         film = read_film(path, spacing_mm)
         spacing = film.spacing
-        told = {"size": film.size, "spacing_mm": spacing.mm, "spacing_source": spacing.source, "info": film.info}
+        told: dict[str, Any] = {"size": film.size, "spacing_mm": spacing.mm, "spacing_source": spacing.source}
+        told |= {"info": film.info}
         cache.keep(sha256, spacing_mm, told, fingerprint(film.pixels))
         known = cache.facts(sha256, spacing_mm) or told
     row_col = known["spacing_mm"]
