@@ -102,13 +102,19 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
         films = args.work / "films" if name == "pooled" else args.work / "films" / name
         for stage in STAGES:
             folders[name] = args.work / f"{name}_{seed}" / stage
-            if not (folders[name] / "model.json").is_file():
+            if not trained(folders[name], args):
                 bundle(stage, films, folders[name], [*settings(args, stage, seed, name), f"epochs={args.rounds}"])
     for stage in STAGES:
         folders["federated"] = args.work / f"federated_{seed}" / stage
-        if not (folders["federated"] / "model.json").is_file():
+        if not (folders["federated"] / "model.json").is_file():  # made when all rounds are over
             simulate(args, stage, seed, folders["federated"])
     return folders
+
+
+def trained(folder: Path, args: argparse.Namespace) -> bool:
+    """Whether a training came to its end; it keeps its model after every epoch."""
+    card = folder / "model.json"
+    return card.is_file() and bool(json.loads(card.read_text())["steps"] >= args.rounds * args.steps)
 
 
 def settings(args: argparse.Namespace, stage: str, seed: int, name: str) -> list[str]:

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from safetensors.torch import load_file
+
+from monai_landmark.safety.configs import check_config
 
 TINY = ["--epochs", "1", "--steps_per_epoch", "2", "--batch_size", "1", "--precision", "float32"]
 TINY += ["--spatial_size", "[64,64]"]
@@ -82,6 +85,14 @@ def test_two_processes_end_with_equal_weights(
     assert said.count("step 2 of 2") == 1  # only rank 0 speaks
 
 
+@pytest.mark.parametrize("name", ["train", "pretrain"])
+def test_names_nothing_that_is_not_allowed(bundle: Path, name: str) -> None:
+    both = [bundle / "configs" / f"{each}.yaml" for each in (name, "multi_gpu")]
+    content = ConfigParser.load_config_files([str(file) for file in both])
+    assert content["network"]["_target_"].endswith("DistributedDataParallel")
+    assert check_config(content, both[-1]) == []
+
+
 @pytest.fixture()
 def distributed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The benchmark's module: it forks the workers, so that none imports everything anew."""
@@ -99,8 +110,10 @@ def few_steps(work: Path, **more: Any) -> argparse.Namespace:
     return argparse.Namespace(work=work, steps=5, seed=0, dtype="float32", control=False, **more)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["train_diffusion", "train_encoder", "pretrain"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("train_diffusion", "train_encoder")]
+
+
+@pytest.mark.parametrize("name", ["pretrain", *SLOW])
 def test_two_processes_lose_what_one_does(distributed: Any, tmp_path: Path, name: str) -> None:
     distributed.write_films(tmp_path / "films")
     [found] = distributed.curves(few_steps(tmp_path, networks=[name], worlds=[1, 2]))
