@@ -1,14 +1,14 @@
 """Do drawn films help a classifier that has few real ones? Chest classes, 10 to 100 real films a class, several seeds.
 
     python benchmarks/generation_classes.py --manifest DIR/chest/manifest.csv --datalist runs/chest6/datalist.json \
-        --encoder tf_efficientnet_lite0 --weights FILE --synthetic runs/generated --json docs/results/generation.json
+        --encoder tf_efficientnet_lite0 --weights FILE --model runs/diffusion --json docs/results/generation.json
 
 The classifier is the same in every row: a frozen timm encoder, its pooled features standardized by the films it learns
-from, and a logistic head. Test patients are those of the datalist's test section, always. ``--synthetic`` is the folder
-of ``generate --class_field class``; of it a cell uses only films whose every source is among the cell's own real films
-(the manifest names them by hash), so that no label from outside the budget comes in. ``real+other real`` puts the films
-of the training patients outside the budget, with their true labels, in the place of drawn ones: what drawn films could
-be worth at best. Features are computed once and kept under ``--work``; finished cells are not done again.
+from, and a logistic head. Test patients are those of the datalist's test section, always. ``--model`` is the folder of
+the generation's ``pretrain``; each cell draws its films from the embeddings of its own real films, each of the class of
+those, so that no label from outside the budget comes in. ``real+other real`` puts the films of the training patients
+outside the budget, with their true labels, in the place of drawn ones: what drawn films could be worth at best.
+Features are computed once and kept under ``--work``; finished cells are not done again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from torch.nn import functional
 from monai_landmark.data.datalist import load_datalist
 from monai_landmark.files import file_sha256, write_text
 from monai_landmark.generation.embedding import embedded_films, film_embedder
+from monai_landmark.generation.generate import FilmGeneration
+from monai_landmark.generation.model import trained_generator
 from monai_landmark.manifest import short_commit
 from monai_landmark.uncertainty.ranking import auroc
 
@@ -50,7 +52,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--encoder", default="tf_efficientnet_lite0", help="timm network, or a folder `embed` wrote")
     parser.add_argument("--weights", help="of a timm network: a file")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--synthetic", type=Path, nargs="*", default=[], help="folders that generate wrote")
+    parser.add_argument("--model", type=Path, help="folder of a diffusion model; rows with drawn films need it")
+    parser.add_argument("--strategy", default="neighborhood", help="how films are drawn, see docs/generation.md")
+    parser.add_argument("--per-film", type=int, default=4, help="films drawn for each real one")
+    parser.add_argument("--steps", type=int, default=25, help="of the drawing")
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--draw-up-to", type=int, default=100, help="largest budget that films are drawn for")
     parser.add_argument("--films", type=int, nargs="+", default=[10, 25, 50, 100], help="real films a class")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--work", type=Path, default=Path("runs/generation_classes"))
@@ -70,19 +77,35 @@ def real_films(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [{**film, "test": film["patient_group"] in patients} for film in films]
 
 
-def synthetic_films(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Drawn films with their class and the hashes of the films they were drawn from."""
-    films = []
-    for folder in folders:
-        for record in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["films"]:
-            films.append({**record, "image": str(folder / record["image"])})
-    return films
+def drawn_films(args: argparse.Namespace, films: Sequence[dict[str, Any]], name: str, seed: int) -> Path:
+    """The manifest of films drawn from the real ones of a cell; drawn once."""
+    sha = file_sha256(args.model / "model.safetensors")[:12]
+    folder = args.work / "drawn" / f"{sha}_{args.strategy}_{args.per_film}_{args.steps}_{args.guidance}" / name
+    if not (folder / "manifest.json").is_file():
+        FilmGeneration(
+            trained_generator(args.model),
+            [{name: film[name] for name in ("image", "id", "class")} for film in films],
+            folder,
+            count=args.per_film * len(films),
+            strategy=args.strategy,
+            guidance=args.guidance,
+            steps=args.steps,
+            neighbors=3,
+            class_field="class",
+            embeddings=args.work / "tokens.safetensors",
+            seed=seed,
+        ).run()
+    return folder / "manifest.json"
+
+
+def listed_films(manifest: Path) -> list[dict[str, Any]]:
+    """Drawn films with their class."""
+    films = json.loads(manifest.read_text(encoding="utf-8"))["films"]
+    return [{**film, "image": str(manifest.parent / film["image"])} for film in films]
 
 
 def pooled(args: argparse.Namespace, films: Sequence[dict[str, Any]], classes: Sequence[str]) -> Films:
     """``(N, D)`` features and ``(N,)`` classes."""
-    if not films:
-        return torch.zeros(0, 0), torch.zeros(0, dtype=torch.long)
     embedder = film_embedder(args.encoder, args.weights, 0, (args.size, args.size))
     shown = [{"image": film["image"]} for film in films]
     found = embedded_films(shown, embedder, args.work / "features.safetensors")
@@ -131,33 +154,33 @@ def _balanced(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 def cells(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """AUC of every row, budget and seed; kept in a file as they are finished."""
-    films, drawn = real_films(args), synthetic_films(args.synthetic)
+    films = real_films(args)
     classes = sorted({film["class"] for film in films})
     training, test = ([film for film in films if film["test"] is part] for part in (False, True))
-    own, held, made = (pooled(args, some, classes) for some in (training, test, drawn))
-    hashes = [file_sha256(film["image"]) for film in training]
+    own, held = (pooled(args, some, classes) for some in (training, test))
     path = args.work / "cells.json"
     done: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     facts = [args.encoder, args.weights and file_sha256(args.weights), args.size, DECAY, ITERATIONS]
-    facts += [file_sha256(args.datalist), [file_sha256(folder / "manifest.json") for folder in args.synthetic]]
+    facts.append(file_sha256(args.datalist))
     for count in args.films:
         for seed in args.seeds:
-            chosen = budget(own[1], count, seed)
-            mine = {hashes[index] for index in chosen.tolist()}
-            others = torch.tensor([index for index in range(len(training)) if index not in set(chosen.tolist())])
-            usable = [index for index, film in enumerate(drawn) if mine.issuperset(film["sources"])]
+            chosen = budget(own[1], count, seed).tolist()
+            others = [index for index in range(len(training)) if index not in set(chosen)]
             real, other = (tuple(each[index] for each in own) for index in (chosen, others))
-            synthetic = tuple(each[usable] for each in made) if usable else None
             parts: dict[str, list[Any]] = {"real": [real], "real+other real": [real, other], "other real": [other]}
-            if synthetic is not None:
+            hashes: list[str] = []
+            if args.model and count <= args.draw_up_to:
+                manifest = drawn_films(args, [training[index] for index in chosen], f"{count}_{seed}", seed)
+                synthetic = pooled(args, listed_films(manifest), classes)
+                hashes = [file_sha256(manifest)]
                 parts |= {"real+synthetic": [real, synthetic], "synthetic": [synthetic]}
             for row, given in parts.items():
-                key = f"{row}/{count}/{seed}"
-                if done.get(key, {}).get("facts") != facts:
+                key, wanted = f"{row}/{count}/{seed}", [*facts, hashes if "synthetic" in row else []]
+                if done.get(key, {}).get("facts") != wanted:
                     value = fitted_auc(given, held, len(classes))
                     sizes = [len(part[1]) for part in given]
-                    done[key] = {"auc": value, "films": sizes, "test": len(held[1]), "facts": facts}
-        write_text(path, json.dumps(done))
+                    done[key] = {"auc": value, "films": sizes, "test": len(held[1]), "facts": wanted}
+            write_text(path, json.dumps(done))
     return done
 
 
@@ -191,7 +214,8 @@ def table(args: argparse.Namespace, done: dict[str, dict[str, Any]]) -> list[dic
                 "labels": count,
                 "near_duplicates": "kept",
                 "notes": f"frozen {Path(args.encoder).name} at {args.size} x {args.size}, logistic head, weight decay "
-                f"{DECAY}; macro one-against-rest over 3 classes; {first['films']} films at the first seed",
+                f"{DECAY}; macro one-against-rest over 3 classes; {first['films']} films at the first seed"
+                + (f"; {_drawing(args)}" if "synthetic" in row else ""),
             }
             name = f"generation/chest/{count}/{row.replace(' ', '_')}"
             made.append({"name": f"{name}/auc", "unit": "AUC", **_summary(values), **shared})
@@ -200,6 +224,14 @@ def table(args: argparse.Namespace, done: dict[str, dict[str, Any]]) -> list[dic
                 made.append({"name": gain, "unit": "AUC", **_summary(gains), **shared})
         print(f"| {row} | " + " | ".join(shown) + " |")
     return made
+
+
+def _drawing(args: argparse.Namespace) -> str:
+    """How films were drawn."""
+    if args.model is None:
+        return "drawn films of an earlier run"
+    sha = file_sha256(args.model / "model.safetensors")[:12]
+    return f"model {sha}, {args.strategy}, {args.steps} steps, guidance {args.guidance}, from the cell's own real films"
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:
