@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import psutil
@@ -162,13 +163,13 @@ def form(port: int, method: str, target: str, key: str, value: bytes, file: str 
 
 def infer(port: int, film: str) -> Answer:
     """A prediction as JSON."""
-    return form(port, "POST", f"/infer/landmarks?image={film}&output=json", "params", b"{}")
+    return form(port, "POST", f"/infer/landmarks?image={quote(film)}&output=json", "params", b"{}")
 
 
 def save(port: int, film: str, names: list[str], points: list[Any]) -> Answer:
     """A final label in the package's plain form."""
     label = {"films": [{"film": film, "landmarks": dict(zip(names, points, strict=True))}]}
-    target = f"/datastore/label?image={film}&tag=final"
+    target = f"/datastore/label?image={quote(film)}&tag=final"
     return form(port, "PUT", target, "label", json.dumps(label).encode(), "label.json")
 
 

@@ -83,7 +83,7 @@ def _ranks(file: str | PathLike[str], known: Set[str]) -> dict[str, int]:
             "names none of the annotated films",
             file=file,
             field="label_order",
-            value=", ".join([*rank][:3]),
+            value=f"{len(rank)} other films",
             action="give the CSV that `select` wrote for these films",
         )
     return rank

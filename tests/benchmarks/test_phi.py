@@ -21,8 +21,9 @@ _RUN = """
 import json, sys
 from pathlib import Path
 import phi
-leaks, looked_for, files = phi.search(Path(sys.argv[1]), phi.SHORT)
-Path(sys.argv[1], "found.json").write_text(json.dumps([leaks, looked_for, files]))
+work = Path(sys.argv[1])
+leaks, looked_for, files = phi.search(work, phi.SHORT)
+(work / "found.json").write_text(json.dumps([leaks, looked_for, files]))
 """
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.pretraining.memorization import MemorizationHandler, film_structure, nearest_films
+from monai_landmark.privacy import log_name
 
 SIZE = (96, 80)
 
@@ -137,7 +138,7 @@ def test_handler(tmp_path, caplog):
     saved = json.loads((tmp_path / "memorization.json").read_text())
     assert (saved["training"], saved["held_out"]) == (30, 30) and 0 < saved["usual"] < saved["threshold"] < 0.95
     assert [(record["step"], record["share"]) for record in saved["history"]] == [(2, 0.0), (4, 0.5), (6, 0.5)]
-    assert saved["history"][1]["nearest"][2:] == ["film0", "film1"]
+    assert saved["history"][1]["nearest"][2:] == [log_name("film0"), log_name("film1")]
     assert min(saved["history"][1]["similarity"][2:]) > saved["threshold"] > max(saved["history"][1]["similarity"][:2])
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
     assert "2 of 4 samples" in caplog.messages[1] and "by heart" in caplog.messages[1]
