@@ -34,7 +34,8 @@ def steps(out: Path, films: int, minutes: float, size: int, latent: bool) -> lis
         return name, ["-m", "monai.bundle", "run", name, *given]
 
     kept = ["--embeddings", str(out / "embeddings.safetensors")]
-    road = [("synthesize", ["-m", "monai_landmark", "synthesize", str(out / "films"), "--training", str(films)])]
+    made = ["--training", "24", "--test", "24", "--unlabelled", str(films - 24)]
+    road = [("synthesize", ["-m", "monai_landmark", "synthesize", str(out / "films"), *made])]
     encoder = ["--architecture", "mobilenetv3_small_100", "--steps_per_epoch", "10"]
     road.append(bundle("embed", "embedding", *encoder))
     model = ["--embedding", str(out / "embedding"), "--spatial_size", grid, "--steps_per_epoch", "20", *kept]
