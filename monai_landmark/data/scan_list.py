@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from monai_landmark.data.datalist_checks import SECTIONS
 from monai_landmark.errors import AnnotationError
 from monai_landmark.files import write_text
 
-__all__ = ["ScanList", "blocks_of", "load_scans", "organs_of", "slices_of"]
+__all__ = ["ScanList", "blocks_of", "load_scans", "organs_of", "slice_hashes", "slices_of"]
 
 Item = dict[str, Any]
 _MAY_SHARE_PATIENTS = {"training", "unlabelled"}
@@ -180,6 +180,18 @@ def slices_of(item: Mapping[str, Any]) -> list[Item]:
     ]
 
 
+def slice_hashes(slices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a model card says of the slices that were trained on: nothing that names a patient.
+
+    Args:
+        slices: see :func:`slices_of`.
+
+    Returns:
+        The SHA-256 of the scan's file and the number of the slice, of each.
+    """
+    return [f"{one['sha256']}/{one['slice']}" for one in slices]
+
+
 def _absolute(item: Item, root: Path) -> Item:
     paths = {key: os.path.normpath(root / item[key]) for key in ("image", "label") if item.get(key)}
     return {**item, **paths}
@@ -214,7 +226,7 @@ def _check(content: Any, file: Path) -> None:
 
 def _check_item(item: Any, file: Path, place: str, labeled: bool) -> None:
     _require(isinstance(item, dict), "item is not an object", file, place, item, "image, id, patient, slices")
-    wanted = ["image", "id", "patient", *(["label"] if labeled else [])]
+    wanted = ["image", "id", "patient", "sha256", *(["label"] if labeled else [])]
     for key in wanted:
         good = isinstance(item.get(key), str) and item[key]
         _require(bool(good), "field missing", file, f"{place}.{key}", item.get(key), "text")

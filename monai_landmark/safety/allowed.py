@@ -82,7 +82,7 @@ CALLS = frozenset(
     _names(
         "monai_landmark.",
         """
-        data.scan_list.load_scans data.scan_list.organs_of data.scan_reader.find_scans
+        data.scan_list.load_scans data.scan_list.organs_of data.scan_list.slice_hashes data.scan_reader.find_scans
         data.volume_slices.slices_to_segment data.datalist.Datalist.load data.datalist.film_hashes
         data.datalist.load_datalist data.films.find_films data.schema.LandmarkSchema.load engines.image_and
         engines.inference_facts networks.ensemble_members networks.synchronized networks.trained
