@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from monai_landmark.data.duplicates import find_duplicates, fingerprint
 from monai_landmark.data.formats import read_film
@@ -28,7 +29,7 @@ from monai_landmark.generation.copies import (
     structure_likeness,
     write_pairs,
 )
-from monai_landmark.generation.embedding import FilmEmbedder, embedded_films, film_preprocessing
+from monai_landmark.generation.embedding import FilmEmbedder, film_preprocessing
 from monai_landmark.generation.fidelity import fidelity, token_features
 from monai_landmark.manifest import write_manifest
 
@@ -36,6 +37,7 @@ __all__ = ["FilmEvaluation"]
 
 _LOGGER = logging.getLogger(__name__)
 _SIDE = 64  # longest side on which structures are compared
+_BATCH = 16
 Item = Mapping[str, Any]
 
 
@@ -84,12 +86,13 @@ class FilmEvaluation:
         Returns:
             What ``evaluation.json`` says.
         """
-        features = {name: self._features(items) for name, items in self._sets().items()}
+        films = {name: self._films(items) for name, items in self._sets().items()}
+        features = {name: self._features(images) for name, images in films.items()}
         some = {kind: values[self.sample] for kind, values in features["films"].items()}
         network = f"{self.judge.architecture} {self.judge.describe()['key'][:12]}"
         report: dict[str, Any] = {"drawn": len(self.drawn), "trained_on": len(self.films), "others": len(self.others)}
         report["fidelity"] = fidelity(some, features["drawn"], features["others"], network, self.seed)
-        pictures = {name: self._pictures(items) for name, items in self._sets().items()}
+        pictures = {name: _small(images) for name, images in films.items()}
         pooled = {name: values["pooled"] for name, values in features.items()}
         report["copies"], report["membership"] = {}, {}
         for kind, space, likeness in (
@@ -116,16 +119,17 @@ class FilmEvaluation:
     def _sets(self) -> dict[str, Sequence[Item]]:
         return {"drawn": self.drawn, "films": self.films, "others": self.others}
 
-    def _features(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        found = embedded_films(items, self.judge, self.output_dir / "features.safetensors", self.judge.center.device)
-        return token_features(torch.stack([item["source"] for item in found]))
-
-    def _pictures(self, items: Sequence[Item]) -> torch.Tensor:
-        """``(N, 1, h, w)`` of the drawn films' proportions."""
-        height, width = self.manifest["spatial_size"]
-        scale = _SIDE / max(height, width)
-        prepared = film_preprocessing([max(1, round(side * scale)) for side in (height, width)])
+    def _films(self, items: Sequence[Item]) -> torch.Tensor:
+        """``(N, 1, H, W)`` all on the grid of the drawn films: nothing is told by resolution alone."""
+        prepared = film_preprocessing(self.manifest["spatial_size"])
         return torch.stack([prepared({"image": item["image"]})["image"].as_tensor() for item in items])
+
+    def _features(self, films: torch.Tensor) -> dict[str, torch.Tensor]:
+        tokens, device = [], self.judge.center.device
+        for batch in torch.split(films, _BATCH):
+            shown = functional.interpolate(batch, self.judge.spatial_size, mode="bilinear", antialias=True)
+            tokens.append(self.judge(shown.to(device)).float().cpu())
+        return token_features(torch.cat(tokens))
 
     def _patients(self) -> list[str]:
         """Of the sampled films; one without a name is a patient of its own."""
@@ -147,3 +151,10 @@ class FilmEvaluation:
         """Hashes of the files that the finding speaks of."""
         spoken_of = {int(index) for index in copies.nearest} | set(copies.pair)
         return {index: file_sha256(self.films[index]["image"])[:16] for index in sorted(spoken_of)}
+
+
+def _small(films: torch.Tensor) -> torch.Tensor:
+    """At most 64 pixels along the longer side, in the same proportions."""
+    scale = min(1.0, _SIDE / max(films.shape[-2:]))
+    size = [max(1, round(side * scale)) for side in films.shape[-2:]]
+    return functional.interpolate(films, size=size, mode="area")
