@@ -248,7 +248,8 @@ def nodes(args: argparse.Namespace) -> list[dict[str, Any]]:
         second = node()
         robustness.ended(first)
         robustness.ended(second)
-        found.append(told(f"robustness/ddp/nodes/{name}/differing_losses", whole, folder, killed))
+        one = told(f"robustness/ddp/nodes/{name}/differing_losses", whole, folder, killed)
+        found.append({**one, "notes": f"{one['notes']}; one node of two was then killed whole, and started again"})
     return found
 
 

@@ -29,8 +29,8 @@ SAVED = "global_model.fobs"
 """Name of the file in the server's run folder that holds the weights of all sites together."""
 
 _PATIENCE_S = 1800.0  # a site reads all its films before it says that it is there
-_OF_A_SITE = ("films", "pseudo_films", "shape", "label_budget", "transfer", "sources")
-"""Facts of a site's model card that tell of its films, and do not go into the card of all."""
+_OF_A_SITE = ("films", "pseudo_films", "label_budget", "sources")
+"""Facts of a site's model card that tell of its films, and do not go into the card of all; nor does ``shape``."""
 
 
 def federated_job(
@@ -130,6 +130,7 @@ def federated_model(saved: str | PathLike[str], site_model: str | PathLike[str],
         }
     except (KeyError, RuntimeError) as error:
         raise WeightsError("weights of another network than the site's", file=saved, value=str(error)) from error
-    save_model(weights, folder, {name: fact for name, fact in card.items() if name not in _OF_A_SITE})
+    kept = {name: None if name == "shape" else fact for name, fact in card.items() if name not in _OF_A_SITE}
+    save_model(weights, folder, kept)
     if (schema := site_model / "schema.yaml").is_file():
         (folder / schema.name).write_bytes(schema.read_bytes())

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.errors import ConfigurationError, WeightsError
+from monai_landmark.networks import trained_network
 
 pytest.importorskip("nvflare", reason="NVFlare is not installed (docs/how-to/federated.md)")
 
@@ -128,7 +129,9 @@ def test_three_sites_in_the_simulator(job: Any, tmp_path: Path) -> None:
     assert all(weights.keys() == each.keys() for each in own)
     assert all(any(not torch.equal(weights[name], each[name]) for name in weights) for each in own)
     card = json.loads((tmp_path / "train" / "model.json").read_text())
-    assert Path(card["initialization"]).name == start.name and not {"films", "shape"} & card.keys()
+    assert Path(card["initialization"]).name == start.name and "films" not in card
+    assert card["shape"] is None and card["architecture"] == "diffusion-tiny"
+    assert isinstance(trained_network(22, card["architecture"], tmp_path / "train"), torch.nn.Module)
     with pytest.raises(WeightsError, match="another network"):
         job.federated_model(saved, tmp_path / "pretrain_site_a", tmp_path / "wrong")
     logs = [path for path in tmp_path.glob("*_run/**/*") if path.suffix in (".txt", ".json", ".log")]
