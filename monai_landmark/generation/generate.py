@@ -26,7 +26,7 @@ from monai_landmark.generation.strategies import Plan, plan_films
 from monai_landmark.manifest import write_manifest
 from monai_landmark.pretraining.samples import contact_sheet, write_picture
 
-__all__ = ["FilmGeneration", "film_seed"]
+__all__ = ["FilmGeneration", "classes_of", "film_seed"]
 
 _LOGGER = logging.getLogger(__name__)
 _FORMATS = ("png", "dicom")
@@ -103,7 +103,7 @@ class FilmGeneration:
         self.generator, self.films, self.output_dir = generator, list(films), Path(output_dir)
         self.count, self.first, self.strategy = count, first, strategy
         self.guidance, self.steps, self.strength, self.neighbors = guidance, steps, strength, neighbors
-        self.classes = None if class_field is None else _classes(self.films, class_field, class_table)
+        self.classes = None if class_field is None else classes_of(self.films, class_field, class_table)
         self.file_format, self.name_sources, self.embeddings = file_format, name_sources, embeddings
         self.seed, self.batch_size = seed, batch_size
         self.inferer = PrecisionInferer(dtype=precision)
@@ -208,8 +208,20 @@ class FilmGeneration:
         return record
 
 
-def _classes(films: Sequence[Item], name: str, table: str | PathLike[str] | None) -> list[Any]:
-    """The class of every film."""
+def classes_of(films: Sequence[Item], name: str, table: str | PathLike[str] | None = None) -> list[Any]:
+    """The class of every film.
+
+    Args:
+        films: items with ``id``.
+        name: of the field, or of the table's column.
+        table: CSV with the columns ``id`` and ``name``; it overrules the films.
+
+    Returns:
+        One a film.
+
+    Raises:
+        ConfigurationError: if a film has none.
+    """
     known: dict[str, Any] = {str(film["id"]): film[name] for film in films if film.get(name) not in (None, "")}
     if table is not None:
         with open(table, encoding="utf-8", newline="") as stream:

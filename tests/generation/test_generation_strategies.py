@@ -16,6 +16,7 @@ import torch
 from monai_landmark.data.reader import RadiographReader
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.generation.dicom import write_synthetic_dicom
+from monai_landmark.generation.generate import classes_of
 from monai_landmark.generation.strategies import STRATEGIES, plan_films, slerp
 
 
@@ -89,6 +90,16 @@ class TestPlans:
         for strategy, count in (("films", 0), ("interpolate", 1)):
             with pytest.raises(ConfigurationError, match="too few films"):
                 plan_films(strategy, films(count), 1)
+
+
+def test_classes_come_from_the_films_or_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "manifest.csv"
+    table.write_text("id,class\na,normal\nb,viral\nc,\n", encoding="utf-8")
+    items: list[dict[str, Any]] = [{"id": "a"}, {"id": "b"}]
+    assert classes_of(items, "class", table) == ["normal", "viral"]
+    assert classes_of([{"id": "x", "class": 3}], "class", None) == [3]
+    with pytest.raises(ConfigurationError, match="1 of 3 films have no class"):
+        classes_of([*items, {"id": "c"}], "class", table)
 
 
 class TestDicom:
