@@ -19,6 +19,7 @@ from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
 from monai_landmark.networks.features import FeatureTaps
 from monai_landmark.networks.landmark_unet import LandmarkUNet
 from monai_landmark.networks.noise_levels import NoiseLevels, logits_at
+from monai_landmark.networks.plain import PlainNetwork
 from monai_landmark.networks.weights import TransferReport
 
 __all__ = [
@@ -284,7 +285,7 @@ class FeatureProbe(nn.Module):
         return logits
 
 
-def frozen_features(network: LandmarkUNet | EncoderLandmarkUNet | FeatureProbe) -> FrozenFeatures:
+def frozen_features(network: LandmarkUNet | EncoderLandmarkUNet | PlainNetwork | FeatureProbe) -> FrozenFeatures:
     """The frozen part of a landmark network: a probe's own, or the default levels of a whole one.
 
     Args:
@@ -292,7 +293,13 @@ def frozen_features(network: LandmarkUNet | EncoderLandmarkUNet | FeatureProbe) 
 
     Returns:
         Its features.
+
+    Raises:
+        ConfigurationError: a network without levels to tap.
     """
+    if isinstance(network, PlainNetwork):
+        action = "take a diffusion U-Net or a network on a timm encoder"
+        raise ConfigurationError("this network has no features to take", field="architecture", action=action)
     return network.features if isinstance(network, FeatureProbe) else FrozenFeatures(network)
 
 

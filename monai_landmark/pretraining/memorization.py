@@ -160,7 +160,7 @@ class MemorizationHandler:
                 value=(len(self.training), len(self.held_out)),
                 expected="at least one film each",
             )
-        self.structures = torch.cat([film_structure(self._film(item)) for item in self.training])
+        self.structures = torch.cat([film_structure(self._film(self.training[i])) for i in range(len(self.training))])
         expected = torch.cat([nearest_films(self._film(item), self.structures)[0] for item in self.held_out])
         self.usual = float(expected.median())
         self.threshold = float(np.percentile(expected.numpy(), 99))
