@@ -196,8 +196,8 @@ def records(errors: dict[str, list[list[float]]], args: argparse.Namespace) -> l
         by_seed = np.mean(found, axis=1)
         spread = [float(by_seed.min()), float(by_seed.max())] if len(by_seed) > 1 else None
         parts = ", ".join(f"{site} {mean:.2f}" for site, mean in zip(SITES, np.mean(found, axis=0), strict=True))
-        notes = f"{parts}; each stage {args.rounds} rounds of {args.steps} steps, or as many steps without rounds; the "
-        notes += "interval is that of the seeds" if spread else "one seed"
+        notes = f"{parts}; each stage {args.rounds} rounds of {args.steps} steps, or as many steps without rounds; "
+        notes += "the interval is that of the seeds" if spread else "one seed"
         films = args.test_films * len(SITES)
         made.append(robustness.record(f"federated/{name}/mre_mm", round(float(by_seed.mean()), 3), films, notes))
         made[-1] |= {"unit": "mm", "interval": spread}
