@@ -39,7 +39,8 @@ def steps(out: Path, films: int, minutes: float, size: int, latent: bool) -> lis
     encoder = ["--architecture", "mobilenetv3_small_100", "--steps_per_epoch", "10"]
     road.append(bundle("embed", "embedding", *encoder))
     model = ["--embedding", str(out / "embedding"), "--spatial_size", grid, "--steps_per_epoch", "20", *kept]
-    model += ["--prediction", "sample", "--unet", "{'patch_size': 4, 'channels': [48, 96, 128]}"] if not latent else []
+    model += ["--objective", "ddpm", "--prediction", "sample"]  # what a short training learns soonest
+    model += ["--unet", "{'patch_size': 4, 'channels': [48, 96, 128]}"] if not latent else []
     if latent:
         perceptual = ["--perceptual", str(out / "embedding")]
         road.append(bundle("autoencode", "autoencoder", "--spatial_size", grid, "--steps_per_epoch", "20", *perceptual))
