@@ -37,6 +37,7 @@ class _Slice:
 
     @property
     def normal(self) -> FloatArray:
+        """Unit vector across the slice."""
         across = np.cross(self.steps[:, 0], self.steps[:, 1])
         return np.asarray(across / np.linalg.norm(across))
 

@@ -95,9 +95,11 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     first, second = first.double(), second.double()
 
     def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(x . y / D + 1)^3 of all pairs."""
         return (x @ y.T / x.shape[1] + 1) ** 3
 
     def within(x: torch.Tensor) -> torch.Tensor:
+        """Its mean over all pairs of two different films."""
         values = kernel(x, x)
         return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
 
@@ -196,6 +198,7 @@ def fidelity(
     generator = np.random.default_rng(seed)
 
     def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """As many films of a set as the smallest set has."""
         chosen = torch.from_numpy(generator.permutation(len(given["pooled"]))[:count])
         return {kind: features[chosen] for kind, features in given.items()}
 
