@@ -140,11 +140,13 @@ class OrganReport:
     def _page(self, document: Mapping[str, Any], listed: ScanList) -> str:
         info = document["info"]
         mean = document["mean"]
+        scans = f"{document['scans']} scan{'' if document['scans'] == 1 else 's'}"
         tiles = "".join(
             f'<div class="number{" key" if name == "dsc" else ""}"><b>{number(mean[name], 1)}</b>'
-            f'<span class="name">{escape(_TITLES[name])}</span><span>mean of {mean["scored"]} organs in '
-            f"{document['scans']} scans</span></div>"
+            f'<span class="name">{escape(_TITLES[name])}</span><span>mean of {mean["scored"]} organs in {scans}'
+            "</span></div>"
             for name in SCORES
+            if not math.isnan(mean[name])
         )
         reader = listed.reader or _UNKNOWN[1]
         notices = [f"The reference is the labels of: {reader}.", *info["notes"]]
@@ -159,13 +161,13 @@ class OrganReport:
             body += section("Scans", f'<div class="films">{"".join(self._shown)}</div>', hint=hint, kind="long")
         facts = [
             ("Model", escape(f"{document['model']['name']} {(document['model']['sha256'] or '')[:12]}")),
-            ("Initialization", escape(info["initialization"])),
+            ("Initialization", escape(Path(info["initialization"]).name)),
             ("Labeled slices", escape(str(info["labels"] or ""))),
             ("Seeds", escape(", ".join(map(str, info["seeds"])))),
             ("Command", f"<code>{escape(self.command)}</code>" if self.command else ""),
         ]
         body += section("Where the numbers come from", definitions(facts))
-        parts = [listed.name, info["split"], f"{document['scans']} scans"]
+        parts = [listed.name, info["split"], scans]
         return page(info["title"], parts, body, disclaimer=DISCLAIMER, numbers="metrics.json and scores.csv")
 
 
