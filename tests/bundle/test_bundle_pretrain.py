@@ -100,7 +100,9 @@ def test_refuses_to_start_with_an_evaluation_film_in_its_pool(
     while error is not None:
         chain.append(error)
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    assert any(isinstance(each, ConfigurationError) and "copy" in str(each) for each in chain)
+    (told,) = [str(each) for each in chain if isinstance(each, ConfigurationError)]
+    assert "1 evaluation films are in the pre-training pool" in told and "set `on_evaluation_film`" in told
+    assert "copy" not in told  # a film of a training is told by its pseudonym
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
