@@ -20,13 +20,13 @@ import timm
 import torch
 from monai.data import Dataset
 from monai.transforms import Compose, ScaleIntensityRangePercentilesd
-from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import file_sha256, replace_file
 from monai_landmark.networks import model_card
+from monai_landmark.networks.freezing import FrozenModule
 from monai_landmark.networks.initialization import TrainedWeights
 from monai_landmark.networks.weights import load_encoder_weights, read_state_dict
 from monai_landmark.transforms import FitFilmd, LoadRadiographd
@@ -53,7 +53,7 @@ def film_preprocessing(spatial_size: Sequence[int]) -> Compose:
     return Compose([LoadRadiographd("image"), FitFilmd("image", (height, width)), scale])
 
 
-class FilmEmbedder(nn.Module):
+class FilmEmbedder(FrozenModule):
     """A frozen network that turns films into tokens.
 
     Args:
@@ -115,17 +115,6 @@ class FilmEmbedder(nn.Module):
     def tokens(self) -> int:
         """Number N of tokens."""
         return 1 + self.patches**2
-
-    def train(self, mode: bool = True) -> FilmEmbedder:
-        """Stay as it is: the network is frozen.
-
-        Args:
-            mode: not used.
-
-        Returns:
-            Itself.
-        """
-        return super().train(False)
 
     @torch.no_grad()
     def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from monai.networks.nets import AutoencoderKL
-from torch import nn
 
 from monai_landmark.errors import ConfigurationError, WeightsError
 from monai_landmark.networks import model_card
+from monai_landmark.networks.freezing import FrozenModule
 from monai_landmark.networks.initialization import TrainedWeights
 
 __all__ = ["LatentCodec", "film_autoencoder", "film_codec", "stated_card", "trained_autoencoder"]
@@ -101,7 +101,7 @@ def trained_autoencoder(folder: str | PathLike[str]) -> AutoencoderKL:
     return network.requires_grad_(False).eval()
 
 
-class LatentCodec(nn.Module):
+class LatentCodec(FrozenModule):
     """Films to latents of zero mean and unit deviation in every channel, and back.
 
     Diffusion starts from noise of unit deviation, so latents must be as large; their scale is found from data (Rombach
@@ -125,17 +125,6 @@ class LatentCodec(nn.Module):
         shape = (1, self.channels, 1, 1)
         self.register_buffer("mean", torch.tensor([0.0] * self.channels if mean is None else list(mean)).view(shape))
         self.register_buffer("std", torch.tensor([1.0] * self.channels if std is None else list(std)).view(shape))
-
-    def train(self, mode: bool = True) -> LatentCodec:
-        """Stay as it is: the autoencoder is frozen.
-
-        Args:
-            mode: not used.
-
-        Returns:
-            Itself.
-        """
-        return super().train(False)
 
     @torch.no_grad()
     def encode(self, image: torch.Tensor) -> torch.Tensor:

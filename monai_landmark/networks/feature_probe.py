@@ -17,6 +17,7 @@ from torch.nn import functional
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.networks.encoder_unet import EncoderLandmarkUNet
 from monai_landmark.networks.features import FeatureTaps
+from monai_landmark.networks.freezing import FrozenModule
 from monai_landmark.networks.landmark_unet import LandmarkUNet
 from monai_landmark.networks.noise_levels import NoiseLevels, logits_at
 from monai_landmark.networks.plain import PlainNetwork
@@ -43,7 +44,7 @@ _BLANK = 64  # edge in pixels of the blank film by which a network tells the siz
 _AFTER = ("diffusion.unet.out.", "head.")  # layers after every level, new after a transfer
 
 
-class FrozenFeatures(nn.Module):
+class FrozenFeatures(FrozenModule):
     """Feature maps of a network that is never trained: no gradient, always in evaluation mode.
 
     Args:
@@ -93,18 +94,6 @@ class FrozenFeatures(nn.Module):
                 value=self.noise.timesteps,
                 expected="timesteps=(0,) and noise=False for a timm encoder",
             )
-
-    def train(self, mode: bool = True) -> FrozenFeatures:
-        """Stay in evaluation mode.
-
-        Args:
-            mode: whatever is asked for.
-
-        Returns:
-            Itself.
-        """
-        super().train(False)
-        return self
 
     @torch.no_grad()
     def forward(self, image: torch.Tensor) -> Features:

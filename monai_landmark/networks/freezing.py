@@ -1,4 +1,4 @@
-"""A network whose encoder stays as it was pre-trained while its decoder learns."""
+"""Networks that stay as they were trained, as a whole or in their encoder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ from typing import TypeVar
 
 from torch import nn
 
-__all__ = ["FreezableEncoder"]
+__all__ = ["FreezableEncoder", "FrozenModule"]
 
-_Self = TypeVar("_Self", bound="FreezableEncoder")
+_Self = TypeVar("_Self", bound=nn.Module)
+_Freezable = TypeVar("_Freezable", bound="FreezableEncoder")
+
+
+class FrozenModule(nn.Module):
+    """A module that stays in evaluation mode, whatever it is a part of."""
+
+    def train(self: _Self, mode: bool = True) -> _Self:
+        """Stay in evaluation mode.
+
+        Args:
+            mode: whatever is asked for.
+
+        Returns:
+            Itself.
+        """
+        nn.Module.train(self, False)
+        return self
 
 
 class FreezableEncoder(nn.Module):
@@ -28,7 +45,7 @@ class FreezableEncoder(nn.Module):
             part.requires_grad_(False)
         self.train(self.training)
 
-    def train(self: _Self, mode: bool = True) -> _Self:
+    def train(self: _Freezable, mode: bool = True) -> _Freezable:
         """Set the mode; a frozen encoder stays in evaluation mode.
 
         Args:
