@@ -152,8 +152,8 @@ def agreement_rows(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
 
     Returns:
         One row per measure: ``measure, kind, unit, expected_sd, held_percent``, and under ``prediction`` and
-        ``readers`` (None without two readers) ``n, icc, icc_interval, bias,
-        bias_interval, sd, limits, lower_interval, upper_interval``.
+        ``readers`` (None without two readers) ``n, icc, icc_interval, bias, bias_interval, sd, limits,
+        lower_interval, upper_interval``.
     """
     return [
         {

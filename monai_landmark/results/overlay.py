@@ -167,8 +167,7 @@ def _draw_marks(
         for point, truth in zip(points, reference, strict=True):
             line(point, truth, COLORS["error"], 1.6)
         _crosses(line, reference, 6.0 * unit)
-    refer = np.zeros(len(points), bool) if result.refer is None else result.refer
-    for point, radii, doubtful in zip(points, regions, refer, strict=True):
+    for point, radii, doubtful in zip(points, regions, result.referred, strict=True):
         _region(draw, point * factor, radii * factor, 1.2 * unit * factor, bool(doubtful))
     for x, y in points[~np.isnan(points).any(axis=1)]:
         _ring(draw, x * factor, y * factor, 5.5 * unit * factor, 1.8 * unit * factor)
@@ -249,7 +248,7 @@ def _with_strip(picture: Image.Image, result: LandmarkResult, compared: bool, un
     size = max(9, round(13 * unit))
     missing = int(np.isnan(result.points_px[:, 0]).sum())
     model = " ".join(part for part in (result.model_name, (result.model_sha256 or "")[:12]) if part)
-    doubtful = 0 if result.refer is None else int(result.refer.sum())
+    doubtful = int(result.referred.sum())
     lines = [
         [
             ("○ predicted", COLORS["prediction"], False),

@@ -241,11 +241,10 @@ def _line_group(kind: str, lines: Sequence[tuple[FloatArray, FloatArray]]) -> st
 
 
 def _region_group(result: LandmarkResult, points: FloatArray, radii: FloatArray) -> str:
-    refer = np.zeros(len(points), bool) if result.refer is None else result.refer
     kinds = {False: "", True: ' class="refer"'}
     rings = [
         f'<ellipse cx="{x:.1f}" cy="{y:.1f}" rx="{rx:.1f}" ry="{ry:.1f}"{kinds[bool(doubtful)]}/>'
-        for (x, y), (rx, ry), doubtful in zip(points, radii, refer, strict=True)
+        for (x, y), (rx, ry), doubtful in zip(points, radii, result.referred, strict=True)
         if np.isfinite((x, y, rx, ry)).all()
     ]
     return f'<g class="region">{"".join(rings)}</g>' if rings else ""

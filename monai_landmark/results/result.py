@@ -111,6 +111,11 @@ class LandmarkResult:
         self._check_spacing()
         self._check_ranges()
 
+    @property
+    def referred(self) -> NDArray[np.bool_]:
+        """``(K,)`` which landmarks a person should look at; none where nothing was calibrated."""
+        return np.zeros(len(self.names), dtype=bool) if self.refer is None else self.refer
+
     def _array(self, field: str, value: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
         array = np.array(value, dtype=np.float64)
         if array.shape != shape:
