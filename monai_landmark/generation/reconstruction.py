@@ -83,7 +83,7 @@ class ReconstructionHandler:
             engine: the trainer; its step names the picture.
         """
         step = engine.state.iteration
-        if self.history.records and self.history.records[-1]["step"] == step:
+        if self.history.has(step):
             return
         reconstructed = self.reconstruct()
         found = {name: round(value, 5) for name, value in reconstruction_quality(self.films, reconstructed).items()}

@@ -185,7 +185,7 @@ class MemorizationHandler:
             engine: the trainer.
         """
         step, records = engine.state.iteration, self.history.records
-        if records and records[-1]["step"] == step:
+        if self.history.has(step):
             return
         samples = self.samples.latest(engine)
         similarity, nearest = nearest_films(samples, self.structures)

@@ -64,6 +64,14 @@ class History:
                 "not the record of an earlier run", file=self.path, value=str(error), action="move it away"
             ) from error
 
+    def has(self, step: int) -> bool:
+        """Whether the last record is of this step: a trainer's last epoch is also its end.
+
+        Args:
+            step: of the trainer.
+        """
+        return bool(self.records) and self.records[-1]["step"] == step
+
     def add(self, record: dict[str, Any], **facts: Any) -> None:
         """Write the file anew with one more record; one of the same step is replaced.
 
@@ -134,7 +142,7 @@ class DenoisingValidator:
             engine: the trainer.
         """
         state = engine.state
-        if self.history.records and self.history.records[-1]["step"] == state.iteration:
+        if self.history.has(state.iteration):
             return
         losses = [round(float(loss), 6) for loss in self.losses()]
         mean = round(sum(losses) / len(losses), 6)
