@@ -39,18 +39,19 @@ _KEPT_EVERY = 64  # batches between two writings of the cache
 Item = Mapping[str, Any]
 
 
-def film_preprocessing(spatial_size: Sequence[int]) -> Compose:
+def film_preprocessing(spatial_size: Sequence[int], cover: bool = False) -> Compose:
     """From the path of a film to what the networks here see of it, the same as in training.
 
     Args:
         spatial_size: ``(H, W)`` of the grid.
+        cover: see :class:`~monai_landmark.transforms.FitFilm`.
 
     Returns:
         A transform of items: ``image`` becomes ``(1, H, W)`` in [-1, 1].
     """
     scale = ScaleIntensityRangePercentilesd("image", lower=0.5, upper=99.5, b_min=-1.0, b_max=1.0, clip=True)
     height, width = spatial_size
-    return Compose([LoadRadiographd("image"), FitFilmd("image", (height, width)), scale])
+    return Compose([LoadRadiographd("image"), FitFilmd("image", (height, width), cover=cover), scale])
 
 
 class FilmEmbedder(FrozenModule):

@@ -121,7 +121,7 @@ class FilmEvaluation:
 
     def _films(self, items: Sequence[Item]) -> torch.Tensor:
         """``(N, 1, H, W)`` all on the grid of the drawn films: nothing is told by resolution alone."""
-        prepared = film_preprocessing(self.manifest["spatial_size"])
+        prepared = film_preprocessing(self.manifest["spatial_size"], self.manifest.get("cover", False))
         return torch.stack([prepared({"image": item["image"]})["image"].as_tensor() for item in items])
 
     def _features(self, films: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -178,11 +178,12 @@ class FilmGeneration:
             "steps": self.steps,
             "seed": self.seed,
             "spatial_size": list(self.generator.spatial_size),
+            "cover": self.generator.cover,
         }
         return facts | ({"strength": self.strength} if self.strategy == "start" else {})
 
     def _started_from(self, plans: Sequence[Plan]) -> torch.Tensor:
-        prepared = film_preprocessing(self.generator.spatial_size)
+        prepared = film_preprocessing(self.generator.spatial_size, self.generator.cover)
         return torch.stack([prepared(dict(self.films[plan.films[0]]))["image"].as_tensor() for plan in plans])
 
     def _write(self, film: torch.Tensor, number: int, plan: Plan) -> dict[str, Any]:

@@ -91,6 +91,11 @@ class Generator:
         return int(height), int(width)
 
     @property
+    def cover(self) -> bool:
+        """Whether films fill the grid, or are seen whole; see :class:`~monai_landmark.transforms.FitFilm`."""
+        return bool(self.card.get("cover", False))
+
+    @property
     def device(self) -> torch.device:
         """Where it runs."""
         return self.objective.network.center.device

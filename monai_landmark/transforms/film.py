@@ -13,7 +13,7 @@ __all__ = ["FitFilm", "FitFilmD", "FitFilmDict", "FitFilmd"]
 
 
 class FitFilm(Transform):
-    """Scale a film to fit inside a grid, keep its aspect ratio, and pad the rest evenly with its edge.
+    """Scale a film onto a grid and keep its aspect ratio: all of it, padded evenly with its edge, or the whole grid full.
 
     Pixels are averaged over area, so nothing aliases; the affine follows every step. Spacing that differs between
     rows and columns is evened out: a step on the grid is the same length both ways.
@@ -21,10 +21,11 @@ class FitFilm(Transform):
     Args:
         spatial_size: ``(H, W)`` of the grid.
         mode: ``"area"``, or ``"nearest-exact"`` for labels, which must not be mixed.
+        cover: fill the grid and cut off evenly what of the film stands out, instead of padding.
     """
 
-    def __init__(self, spatial_size: tuple[int, int], mode: str = "area") -> None:
-        self.spatial_size, self.mode = tuple(spatial_size), mode
+    def __init__(self, spatial_size: tuple[int, int], mode: str = "area", cover: bool = False) -> None:
+        self.spatial_size, self.mode, self.cover = tuple(spatial_size), mode, cover
         self._pad = ResizeWithPadOrCrop(self.spatial_size, mode="edge")
 
     def __call__(self, film: MetaTensor) -> MetaTensor:
@@ -38,10 +39,9 @@ class FitFilm(Transform):
         """
         rows_mm, cols_mm = film.affine[:2, :2].norm(dim=0).tolist()
         extent = film.shape[-2] * rows_mm, film.shape[-1] * cols_mm
-        step = max(length / size for length, size in zip(extent, self.spatial_size, strict=True))
-        size = [
-            max(1, min(limit, round(length / step))) for length, limit in zip(extent, self.spatial_size, strict=True)
-        ]
+        steps = [length / size for length, size in zip(extent, self.spatial_size, strict=True)]
+        step = min(steps) if self.cover else max(steps)
+        size = [max(1, round(length / step)) for length in extent]
         fitted: MetaTensor = self._pad(Resize(size, mode=self.mode)(film))
         return fitted
 
@@ -53,6 +53,7 @@ class FitFilmd(MapTransform):
         keys: keys of the films.
         spatial_size: ``(H, W)`` of the grid.
         mode: see :class:`FitFilm`.
+        cover: likewise.
         allow_missing_keys: see :class:`monai.transforms.MapTransform`.
     """
 
@@ -61,10 +62,11 @@ class FitFilmd(MapTransform):
         keys: KeysCollection,
         spatial_size: tuple[int, int],
         mode: str = "area",
+        cover: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.fit = FitFilm(spatial_size, mode)
+        self.fit = FitFilm(spatial_size, mode, cover)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Fit the films of one item.

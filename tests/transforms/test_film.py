@@ -34,6 +34,19 @@ def test_aspect_is_kept_and_the_whole_film_shown(size, spacing):
     assert shown[1, 0] <= grid[1] - 0.5 + 1e-4 and shown[1, 1] <= grid[0] - 0.5 + 1e-4
 
 
+@pytest.mark.parametrize("size", [(100, 80), (80, 100), (240, 30), (64, 48)])
+def test_covers_the_grid_and_cuts_off_evenly(size):
+    grid = (64, 48)
+    row, col = torch.meshgrid(*(torch.arange(float(side)) for side in size), indexing="ij")
+    fitted = FitFilm(grid, cover=True)(film(size, (0.1, 0.1), torch.stack([row, col])))
+    assert fitted.shape == (2, *grid)
+    step = min(size[0] / grid[0], size[1] / grid[1])
+    for axis, (values, length, side) in enumerate(zip(fitted.as_tensor(), size, grid, strict=True)):
+        line = values[:, 0] if axis == 0 else values[0]
+        assert line.mean().item() == pytest.approx((length - 1) / 2, abs=step)  # the middle stays in the middle
+        assert (line[-1] - line[0]).item() == pytest.approx((side - 1) * step, rel=0.06)  # nothing is padded or squashed
+
+
 @pytest.mark.parametrize(("size", "axis"), [((100, 40), 0), ((40, 100), 1)])
 def test_padding_is_even_and_repeats_the_edge(size, axis):
     pixels = torch.ones(1, *size)
