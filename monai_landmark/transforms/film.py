@@ -13,7 +13,7 @@ __all__ = ["FitFilm", "FitFilmD", "FitFilmDict", "FitFilmd"]
 
 
 class FitFilm(Transform):
-    """Scale a film onto a grid and keep its aspect ratio: all of it, padded evenly with its edge, or the whole grid full.
+    """Scale a film onto a grid without squashing it: all of it, its edge repeated evenly around it, or the grid full.
 
     Pixels are averaged over area, so nothing aliases; the affine follows every step. Spacing that differs between
     rows and columns is evened out: a step on the grid is the same length both ways.
