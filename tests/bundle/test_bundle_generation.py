@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +63,18 @@ def embedding(step: Step) -> Path:
 
 @pytest.fixture(scope="module")
 def autoencoder(step: Step, embedding: Path) -> Path:
-    options = ["--downsampling", "2", "--width", "8", "--adversarial_start", "0.4", "--perceptual", embedding]
+    options = [
+        "--cover",
+        "true",
+        "--downsampling",
+        "2",
+        "--width",
+        "8",
+        "--adversarial_start",
+        "0.4",
+        "--perceptual",
+        embedding,
+    ]
     return step("autoencode", *SHORT, *SMALL, *options)
 
 
@@ -75,7 +89,7 @@ def train(step: Step, embedding: Path) -> Step:
 
 @pytest.fixture(scope="module")
 def latent_model(train: Step, autoencoder: Path) -> Path:
-    return train("--autoencoder", autoencoder, "--objective", "ddpm", "--prediction", "v_prediction")
+    return train("--cover", "true", "--autoencoder", autoencoder, "--objective", "ddpm", "--prediction", "v_prediction")
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +176,38 @@ def test_a_film_depends_on_its_number_alone_and_says_what_it_is(step: Step, late
     assert film.SyntheticData == "YES" and film.ConversionType == "SYN" and film.ImageType[0] == "DERIVED"
     assert not film.PatientName and not film.PatientID and not film.StudyDate
     assert film.pixel_array.shape == (32, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["autoencode", "pretrain"])
+def test_two_processes_train_one_network(bundle: Path, pool: Path, embedding: Path, tmp_path: Path, name: str) -> None:
+    configs = bundle.with_name("xray_generation") / "configs"
+    witness = tmp_path / "witness.yaml"
+    left = f"$torch.save(@network_def.state_dict(), '{tmp_path}/rank' + str(@rank) + '.pt')"
+    witness.write_text(json.dumps({"finalize": [left, "$torch.distributed.destroy_process_group()"]}))
+    files = str([str(configs / f"{each}.yaml") for each in (name, "multi_gpu")] + [str(witness)])
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run", name]
+    own = {
+        "autoencode": ["--width", "8", "--adversarial_start", "0.4"],
+        "pretrain": [
+            "--embedding",
+            str(embedding),
+            "--unet",
+            UNET,
+            "--samples",
+            "0",
+            "--embeddings",
+            str(tmp_path / "e.safetensors"),
+        ],
+    }
+    words += ["--config_file", files, "--dataset_dir", str(pool), "--output_dir", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *words, *SHORT, *SMALL, *own[name]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first and all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+    assert json.loads((tmp_path / "out" / "model.json").read_text())["steps"] == 2
 
 
 def test_metadata_is_verified(bundle: Path, monai_bundle: MonaiBundle) -> None:
