@@ -7,14 +7,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from monai.data import MetaTensor
 
-from monai_landmark.data.datalist import Datalist, Item, landmarks_json, load_datalist, save_datalist
-from monai_landmark.data.spacing import check_spacing
-from monai_landmark.errors import DataError
-from monai_landmark.files import file_sha256
+from monai_landmark.data.datalist import Datalist, Item, load_datalist, save_datalist
+from monai_landmark.generation.carried import item_on_grid
 from monai_landmark.generation.embedding import film_preprocessing
 from monai_landmark.generation.latents import stated_card, trained_autoencoder
 from monai_landmark.pretraining.samples import write_picture
@@ -65,7 +61,7 @@ class RoundTrip:
             shown = on_grid(prepare(film))
             back = network.reconstruct(shown["image"].as_tensor()[None].to(self.device))[0].cpu()
             for side, pixels in (("before", shown["image"].as_tensor()), ("after", back)):
-                items[side].append(self._write(side, f"images/{number:05d}.png", film, pixels, shown))
+                items[side].append(self._write(side, f"{number:05d}.png", film, pixels, shown))
         known = Datalist.load(self.datalist)
         for side, written in items.items():
             notes = [f"films on the grid of an autoencoder, {side} it", *known.notes]
@@ -77,27 +73,6 @@ class RoundTrip:
 
     def _write(self, side: str, name: str, film: Item, pixels: torch.Tensor, shown: Any) -> Item:
         """One film as PNG, and its item with the landmarks in its pixels."""
-        path = self.output_dir / side / name
+        path = self.output_dir / side / "images" / name
         write_picture(path, ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
-        spacing = _spacing(shown["image"]) if film.get("spacing") is not None else None
-        return {
-            "image": name,
-            "id": film["id"],
-            "patient": film.get("patient"),
-            "size": list(pixels.shape[-2:]),
-            "spacing": spacing,
-            "spacing_source": "none" if spacing is None else "user",
-            "sha256": file_sha256(path),
-            "landmarks": landmarks_json(np.asarray(shown["landmarks"])),
-            "visibility": film["visibility"],
-        }
-
-
-def _spacing(film: MetaTensor) -> list[float] | None:
-    """Of a film's grid; None where its pixels are too coarse to be those of a film, and errors are in pixels then."""
-    spacing = [round(float(each), 6) for each in film.affine[:2, :2].norm(dim=0)]
-    try:
-        check_spacing(spacing, field="spacing")
-    except DataError:
-        return None
-    return spacing
+        return item_on_grid(film, shown, path)

@@ -44,16 +44,16 @@ _NETWORKS = "UNet BasicUNet AttentionUnet SegResNet DynUNet DiffusionModelUNet D
 _OWN = """
     data.slice_budget.labeled_slices data.slice_pool.slice_pool results.label_files.LabelWriter
     results.label_volumes.VolumeCollector results.organ_report.OrganReport transforms.LoadSliced
-    data.budget.labeled_films data.pool.hold_out data.pool.pretraining_pool engines.AverageHandler
-    engines.DrawSampler engines.GlobalLossHandler engines.KeyedDataset engines.KeyedSteps engines.MixtureInferer
-    engines.ModelSaver engines.NonFiniteLossGuard engines.PrecisionInferer engines.ProgressHandler
-    engines.ProgressSchedule engines.ThroughputHandler engines.TrainingStateSaver engines.TransferReportHandler
-    engines.ViewInferer losses.HeatmapRegressionLoss losses.SpatialNLLLoss metrics.RadialErrorMetric
-    metrics.SuccessDetectionRate networks.TrainedWeights networks.landmark_network networks.trained_network
-    pretraining.pretraining_objective pretraining.handlers.ObjectiveHandler
+    data.budget.labeled_films data.drawn.drawn_films data.pool.hold_out data.pool.pretraining_pool
+    engines.AverageHandler engines.DrawSampler engines.GlobalLossHandler engines.KeyedDataset engines.KeyedSteps
+    engines.MixtureInferer engines.ModelSaver engines.NonFiniteLossGuard engines.PrecisionInferer
+    engines.ProgressHandler engines.ProgressSchedule engines.ThroughputHandler engines.TrainingStateSaver
+    engines.TransferReportHandler engines.ViewInferer losses.HeatmapRegressionLoss losses.SpatialNLLLoss
+    metrics.RadialErrorMetric metrics.SuccessDetectionRate networks.TrainedWeights networks.landmark_network
+    networks.trained_network pretraining.pretraining_objective pretraining.handlers.ObjectiveHandler
     pretraining.memorization.MemorizationHandler pretraining.samples.SampleHandler
-    pretraining.validation.DenoisingValidator results.collect.ResultCollector
-    results.evaluate.EvaluationReport results.pseudo_labels.pseudo_labeled_films results.writers.ResultWriter
+    pretraining.validation.DenoisingValidator results.collect.ResultCollector results.evaluate.EvaluationReport
+    results.pseudo_labels.pseudo_labeled_films results.writers.ResultWriter
     transforms.DecodeHeatmapd transforms.DecodeLandmarksd transforms.EncodeHeatmapd transforms.FitFilmd
     transforms.GridToMillimetersd transforms.LoadRadiographd transforms.MillimetersToGridd
     transforms.RandElasticLandmarksd transforms.RandFlipLandmarksd transforms.RandViewsd
@@ -85,8 +85,8 @@ CALLS = frozenset(
         data.scan_list.load_scans data.scan_list.organs_of data.scan_list.slice_hashes data.scan_reader.find_scans
         data.volume_slices.slices_to_segment data.datalist.Datalist.load data.datalist.film_hashes
         data.datalist.load_datalist data.films.find_films data.schema.LandmarkSchema.load engines.image_and
-        engines.inference_facts networks.ensemble_members networks.synchronized networks.trained
-        networks.trained_schema networks.transfer_settings pretraining.objective_views
+        generation.carried.carry_landmarks engines.inference_facts networks.ensemble_members networks.synchronized
+        networks.trained networks.trained_schema networks.transfer_settings pretraining.objective_views
         results.pseudo_labels.draw_weights transforms.shape_of_films uncertainty.Calibration.of_model
         """,
     )

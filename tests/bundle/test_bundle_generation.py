@@ -19,10 +19,11 @@ from ignite.engine import Engine
 from PIL import Image
 from safetensors.torch import load_file
 
+from monai_landmark.data.budget import labeled_films
 from monai_landmark.data.datalist import load_datalist
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.engines import TrainingStateSaver
-from monai_landmark.errors import WeightsError
+from monai_landmark.errors import AnnotationError, WeightsError
 from monai_landmark.files import file_sha256
 from monai_landmark.generation.model import trained_generator
 
@@ -152,6 +153,36 @@ def test_every_strategy_draws_films(step: Step, pixel_model: Path, pool: Path, s
     known = {file_sha256(pool / film["image"]) for film in training}
     assert all(set(film["sources"]) <= known for film in manifest["films"])
     assert (folder / "contact_sheet.png").is_file() and "source_ids" not in manifest["films"][0]
+
+
+def test_drawn_films_carry_landmarks_into_a_training(
+    bundle: Path, pool: Path, step: Step, latent_model: Path, tmp_path: Path, monai_bundle: MonaiBundle
+) -> None:
+    words = ["--model_dir", latent_model, "--steps", "10", "--strategy", "start", "--strength", "0.1"]
+    drawn = step("generate", *words, "--count", "3", "--label_budget", "1")
+    (film,) = labeled_films(pool / "datalist.json", 1)
+    items = load_datalist(drawn / "datalist.json", "training")
+    assert [item["source"] for item in items] == [film["sha256"]] * 3
+    assert film["id"] not in (drawn / "datalist.json").read_text()
+    height, width = film["size"]  # the grid is square, and filled: what stands out is cut off evenly
+    row_mm, col_mm = film["spacing"]
+    step_mm, points = min(height * row_mm, width * col_mm) / 32, np.array(film["landmarks"], dtype=float)
+    expected = (points - [(width - 1) / 2, (height - 1) / 2]) * [col_mm, row_mm] / step_mm + 15.5
+    inside = ((expected > -0.4) & (expected < 31.4)).all(axis=1)
+    for item in items:
+        found = np.array(item["landmarks"], dtype=float)
+        assert inside.sum() > 5 and np.abs(found - expected)[inside].max() < 0.75  # whole pixels are cut off
+    given = ["--config_file", str(bundle / "configs" / "train.yaml"), "--dataset_dir", pool, *SHORT, *SMALL]
+    given += ["--drawn_films", drawn / "datalist.json", "--architecture", "diffusion-tiny"]
+    monai_bundle("run", "train", *given, "--output_dir", tmp_path / "ok", "--label_budget", "1")
+    card = json.loads((tmp_path / "ok" / "model.json").read_text())
+    assert card["label_budget"] == 1 and card["drawn_films"] == [item["sha256"] for item in items]
+    (other,) = (each for each in labeled_films(pool / "datalist.json") if each["id"] != film["id"])
+    path = drawn / "datalist.json"
+    path.write_text(path.read_text().replace(film["sha256"], other["sha256"]))
+    with pytest.raises(Exception, match="drawn_films") as refused:
+        monai_bundle("run", "train", *given, "--output_dir", tmp_path / "refused", "--label_budget", "1")
+    assert isinstance(refused.value.__cause__, AnnotationError)
 
 
 def test_what_was_drawn_is_measured(step: Step, pixel_model: Path) -> None:
