@@ -4,8 +4,8 @@
         --initialization imagenet --json docs/results/generation.json
 
 `generate --strategy start` draws from the films of the budget alone, and `train --drawn_films` gives half of its draws
-to them, with the landmarks of the films they were drawn from. Budget, steps, grid and augmentation are the same in every
-row. A strength of 0.04 hardly changes a film: that row tells what the model's coarser grid does by itself.
+to them, with the landmarks of the films they were drawn from. Budget, steps, grid and augmentation are the same in
+every row. A strength of 0.04 hardly changes a film: that row tells what the model's coarser grid does by itself.
 Everything lies under ``--work``; what is finished is not done again.
 """
 
