@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from records import add_records, summary
 from torch.nn import functional
 
 from monai_landmark.data.datalist import load_datalist
@@ -218,10 +219,10 @@ def table(args: argparse.Namespace, done: dict[str, dict[str, Any]]) -> list[dic
                 + (f"; {_drawing(args)}" if "synthetic" in row else ""),
             }
             name = f"generation/chest/{count}/{row.replace(' ', '_')}"
-            made.append({"name": f"{name}/auc", "unit": "AUC", **_summary(values), **shared})
+            made.append({"name": f"{name}/auc", "unit": "AUC", **summary(values, 4), **shared})
             if row != "real":
                 gain = f"generation/chest/{count}/auc_gain" if row == "real+synthetic" else f"{name}/auc_gain"
-                made.append({"name": gain, "unit": "AUC", **_summary(gains), **shared})
+                made.append({"name": gain, "unit": "AUC", **summary(gains, 4), **shared})
         print(f"| {row} | " + " | ".join(shown) + " |")
     return made
 
@@ -234,22 +235,12 @@ def _drawing(args: argparse.Namespace) -> str:
     return f"model {sha}, {args.strategy}, {args.steps} steps, guidance {args.guidance}, from the cell's own real films"
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean over seeds, lowest and highest seed."""
-    return {
-        "value": round(statistics.mean(values), 4),
-        "interval": [round(min(values), 4), round(max(values), 4)],
-    }
-
-
 def main() -> None:
     """Fill the table and write the records when asked."""
     args = arguments()
     rows = table(args, cells(args))
     if args.json:
-        old = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else []
-        names = {row["name"] for row in rows}
-        write_text(args.json, json.dumps([*(r for r in old if r["name"] not in names), *rows], indent=1) + "\n")
+        add_records(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import datetime
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from records import add_records, summary
 
 from monai_landmark.data.datalist import Datalist
 from monai_landmark.files import file_sha256, write_text
@@ -105,17 +106,11 @@ def records(args: argparse.Namespace, found: dict[str, list[float]], unit: str, 
     made = []
     for row, values in found.items():
         name = f"generation/{known.name}/landmarks/{args.labels}/{row}"
-        made.append({"name": f"{name}/mre", "unit": unit, **_summary(values), **shared})
+        made.append({"name": f"{name}/mre", "unit": unit, **summary(values), **shared})
         if row != REAL:
             gains = [before - value for before, value in zip(found[REAL], values, strict=True)]
-            made.append({"name": f"{name}/gain", "unit": unit, **_summary(gains), **shared})
+            made.append({"name": f"{name}/gain", "unit": unit, **summary(gains), **shared})
     return made
-
-
-def _summary(values: list[float]) -> dict[str, Any]:
-    """Mean over seeds, lowest and highest seed."""
-    low, high = min(values), max(values)
-    return {"value": round(statistics.mean(values), 3), "interval": [round(low, 3), round(high, 3)]}
 
 
 def main() -> None:
@@ -136,9 +131,7 @@ def main() -> None:
     for one in made:
         print(f"{one['name']}: {one['value']} {unit} ({one['interval'][0]} to {one['interval'][1]})")
     if args.json:
-        old = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else []
-        names = {one["name"] for one in made}
-        write_text(args.json, json.dumps([*(r for r in old if r["name"] not in names), *made], indent=1) + "\n")
+        add_records(args.json, made)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from records import add_records
 from scipy.stats import bootstrap
 from torch.nn import functional
 
@@ -279,9 +280,7 @@ def main() -> None:
         print(f"{row['name']}: {row['value']:.3f} ({row['interval'][0]:.3f}-{row['interval'][1]:.3f}), n {row['n']}")
     print(f"{found['seconds']:.0f} s of processor time")
     if args.json:
-        old = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else []
-        names = {row["name"] for row in rows}
-        write_text(args.json, json.dumps([*(r for r in old if r["name"] not in names), *rows], indent=1) + "\n")
+        add_records(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import statistics
@@ -22,8 +21,8 @@ from typing import Any
 
 import torch
 from monai.networks.schedulers import DDPMScheduler
+from records import add_records, summary
 
-from monai_landmark.files import write_text
 from monai_landmark.generation.diffusion import EmbeddingUNet
 from monai_landmark.generation.model import Generator, trained_generator
 from monai_landmark.generation.sampling import draw_films
@@ -107,15 +106,9 @@ def records(args: argparse.Namespace, model: Generator, found: dict[str, list[fl
         f"steps, guidance {args.guidance}; of the {DDPM_STEPS} steps {args.timed_steps} were timed",
     }
     return [
-        {"name": f"generation/speed/{name}", "unit": unit, **_summary(values), **shared}
+        {"name": f"generation/speed/{name}", "unit": unit, **summary(values, middle=statistics.median), **shared}
         for name, unit, values in (("films_per_second", "films/s", rates), ("ddpm_ratio", "ratio", ratios))
     ]
-
-
-def _summary(values: list[float]) -> dict[str, Any]:
-    """Median, lowest and highest round."""
-    low, high = min(values), max(values)
-    return {"value": round(statistics.median(values), 3), "interval": [round(low, 3), round(high, 3)]}
 
 
 def main() -> None:
@@ -126,9 +119,7 @@ def main() -> None:
     for row in rows:
         print(f"{row['name']}: {row['value']} {row['unit']} ({row['interval'][0]}-{row['interval'][1]})")
     if args.json:
-        old = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else []
-        names = {row["name"] for row in rows}
-        write_text(args.json, json.dumps([*(r for r in old if r["name"] not in names), *rows], indent=1) + "\n")
+        add_records(args.json, rows)
 
 
 if __name__ == "__main__":

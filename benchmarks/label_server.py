@@ -33,6 +33,7 @@ from urllib.parse import quote
 import numpy as np
 import psutil
 from PIL import Image
+from records import add_records
 
 from monai_landmark.data.synthetic import synthesize_film
 
@@ -83,11 +84,7 @@ def report(found: Found, notes: str, args: argparse.Namespace) -> None:
         print(f"{key} {value:g} {unit} (n = {count})")
     print(notes, flush=True)
     if args.json:
-        new = records(found, notes, args)
-        known = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else []
-        names = {record["name"] for record in new}
-        kept = [record for record in known if record["name"] not in names]
-        args.json.write_text(json.dumps(kept + new, indent=1) + "\n", encoding="utf-8")
+        add_records(args.json, records(found, notes, args))
 
 
 # ---- the server ------------------------------------------------------------------------------------------------------

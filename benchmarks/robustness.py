@@ -11,7 +11,6 @@ Each writes its records into docs/results/robustness.json. POSIX only: processes
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -29,12 +28,12 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
+from records import add_records
 from torch import nn
 
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.engines import TrainingStateSaver
 from monai_landmark.engines.checkpoints import _checked_state
-from monai_landmark.files import write_text
 from monai_landmark.manifest import short_commit
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "xray_landmarks"
@@ -301,10 +300,7 @@ def save(found: list[dict[str, Any]], seeds: Sequence[int], command: str, out: P
         "labels": None,
         "near_duplicates": "",
     }
-    old = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
-    names = {one["name"] for one in found}
-    records = [one for one in old if one["name"] not in names] + [{**one, **shared} for one in found]
-    write_text(out, json.dumps(records, indent=1) + "\n")
+    add_records(out, [{**one, **shared} for one in found])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 from pydicom import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from records import add_records
 
 from monai_landmark.files import write_text
 from monai_landmark.manifest import short_commit
@@ -47,7 +48,7 @@ def main() -> None:
     work = (args.work / str(args.films)).resolve()
     write_films(work / "films", args.films)
     done = {name: measured(name, words, work) for name, words in steps(work).items()}
-    save(records(done, args.films), args)
+    add_records(args.out, records(done, args.films))
     if not args.keep:
         shutil.rmtree(work)
 
@@ -162,13 +163,6 @@ def records(done: Mapping[str, Step], films: int) -> list[dict[str, Any]]:
     ratio = done["inspect_first"]["processor_s"] / done["inspect_second"]["processor_s"]
     add("inspect_second/times_faster", ratio, "", "processor time of the first run over that of the second")
     return found
-
-
-def save(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Put records in the place of older ones of the same name."""
-    old = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else []
-    names = {one["name"] for one in found}
-    write_text(args.out, json.dumps([one for one in old if one["name"] not in names] + found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
