@@ -53,7 +53,10 @@ def save_model(
     """
     module = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
     state = module.state_dict() if isinstance(module, nn.Module) else module
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # copies, for a layer may stand under two names, as DynUNet's do
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
+    }
     _refuse_non_finite(weights)
     folder = Path(folder)
     with replace_file(folder / "model.pt") as stream:

@@ -91,7 +91,7 @@ CALLS = frozenset(
         """,
     )
     | _names("monai.", "handlers.from_engine utils.set_determinism utils.str2bool")
-    | _names("torch.", "device compile cuda.is_available cuda.set_device cuda.device_count")
+    | _names("torch.", "device compile tensor cuda.is_available cuda.set_device cuda.device_count")
     | _names("torch.distributed.", "init_process_group destroy_process_group get_rank is_initialized")
     | {"torch.utils.tensorboard.SummaryWriter"}
 )
