@@ -12,6 +12,7 @@ from monai_landmark.errors import DataError
 __all__ = [
     "METHOD",
     "MODEL",
+    "ORGANS",
     "NotFoundError",
     "RequestError",
     "answer",
@@ -23,6 +24,8 @@ __all__ = [
 
 #: Name of the task that predicts and of the one that trains.
 MODEL = "landmarks"
+#: Name of both where a server segments scans.
+ORGANS = "organs"
 #: Name of the task that scores films.
 METHOD = "expected_error"
 

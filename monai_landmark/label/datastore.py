@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -23,18 +23,22 @@ from monai_landmark.label.checks import NotFoundError, RequestError, check_id, c
 from monai_landmark.label.labels import datalist_item, read_label, write_label
 from monai_landmark.label.service import LabelService
 
-__all__ = ["FilmFolder", "FilmPacs"]
+__all__ = ["FilmFolder", "FilmPacs", "KeptLabels", "plain_info"]
 
-_SUFFIX = ".json"  # of labels, as 3D Slicer's module expects it
-_LABEL_SUFFIXES = (".mrk.json", _SUFFIX)  # of labels that somebody put into the folder
 _SERIES_UID, _STUDY_UID = "0020000E", "0020000D"  # in DICOM's JSON
 _SECONDS = 60  # for which the list of a PACS is believed
 
 
-class _Labels:
-    """What both stores do alike; comes before MONAI Label's own class."""
+class KeptLabels:
+    """What all stores do alike; comes before MONAI Label's own class.
 
-    service: LabelService
+    Attributes:
+        suffixes: of images.
+        label_suffixes: of labels that somebody put into the folder; the last one is that of labels kept here.
+    """
+
+    suffixes: Collection[str]
+    label_suffixes: tuple[str, ...]
     _datastore: LocalDatastoreModel
     _datastore_path: str
     _datastore_config_path: str
@@ -56,17 +60,17 @@ class _Labels:
 
     def _to_id(self, file: str) -> tuple[str, str]:
         """Id and suffix of a file's name."""
-        for suffix in (*_LABEL_SUFFIXES, *sorted(FILM_SUFFIXES, key=len, reverse=True)):
+        for suffix in (*self.label_suffixes, *sorted(self.suffixes, key=len, reverse=True)):
             if file.lower().endswith(suffix):
                 return file[: -len(suffix)], file[-len(suffix) :]
         return file, ""
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """The films of the folder, or the labels of a tag; MONAI Label would look for labels with films' suffixes."""
+        """The images of the folder, or the labels of a tag; MONAI Label would look for labels with images' suffixes."""
         label_folder = Path(self._datastore.label_path(None))
-        suffixes = _LABEL_SUFFIXES if Path(path).parent == label_folder else FILM_SUFFIXES
+        suffixes = self.label_suffixes if Path(path).parent == label_folder else self.suffixes
         files = (file.name for file in Path(path).iterdir() if not file.name.startswith(".") and file.is_file())
-        return {file: file for file in files if file.lower().endswith(suffixes)}
+        return {file: file for file in files if file.lower().endswith(tuple(suffixes))}
 
     def _object(self, film: str) -> ImageLabelModel:
         if film not in self._datastore.objects:
@@ -90,43 +94,10 @@ class _Labels:
             raise NotFoundError("no such film", field="image", action="take an id from /datastore/?output=all")
         return path
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Check a label and keep it as 3D Slicer markups.
-
-        Args:
-            image_id: the film.
-            label_filename: what the client sent.
-            label_tag: ``final`` for labels to train on, ``original`` for predictions.
-            label_info: kept beside it.
-
-        Returns:
-            The label's id, which is the film's.
-
-        Raises:
-            RequestError: what is wrong with it.
-        """
-        shown = self.service.film(self.film_path(image_id))
-        annotation = read_label(label_filename, image_id, shown, self.service.schema)
-        self._keep(
-            image_id, check_tag(label_tag), _plain(label_info), lambda file: write_label(file, annotation, shown)
-        )
-        return image_id
-
-    def save_prediction(self, film: str, markups: Path, tag: str, info: dict[str, Any]) -> None:
-        """Keep a prediction as it is: it may reach beyond the film, which a label may not.
-
-        Args:
-            film: its id.
-            markups: see :func:`monai_landmark.results.files.write_markups`.
-            tag: of the label.
-            info: kept beside it.
-        """
-        content = markups.read_text(encoding="utf-8")
-        self._keep(film, check_tag(tag), info, lambda file: write_text(file, content))
-
     def _keep(self, film: str, tag: str, info: dict[str, Any], write: Callable[[Path], Any]) -> None:
-        file = Path(self._datastore.label_path(tag)) / f"{film}{_SUFFIX}"
-        entry = DataModel(info={**info, "ts": int(time.time()), "name": file.name}, ext=_SUFFIX)
+        suffix = self.label_suffixes[-1]
+        file = Path(self._datastore.label_path(tag)) / f"{film}{suffix}"
+        entry = DataModel(info={**info, "ts": int(time.time()), "name": file.name}, ext=suffix)
 
         def keep() -> None:
             """Write the file, then list it."""
@@ -160,7 +131,7 @@ class _Labels:
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add facts about a film, such as its score."""
-        self._change(lambda: self._object(image_id).image.info.update(_plain(info)))
+        self._change(lambda: self._object(image_id).image.info.update(plain_info(info)))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add facts about a label."""
@@ -170,13 +141,55 @@ class _Labels:
             label = self._object(label_id).labels.get(check_tag(label_tag))
             if label is None:
                 raise NotFoundError("no such label", field="tag")
-            label.info.update(_plain(info))
+            label.info.update(plain_info(info))
 
         self._change(update)
 
     def remove_image(self, image_id: str) -> None:
         """Refused: films belong to whoever filled the folder."""
         raise RequestError("films are not removed over the network", field="image", action="remove the file itself")
+
+
+class _FilmLabels(KeptLabels):
+    """Labels of films: landmarks, kept as 3D Slicer markups."""
+
+    service: LabelService
+    suffixes = FILM_SUFFIXES
+    label_suffixes = (".mrk.json", ".json")  # the last as 3D Slicer's module expects it
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Check a label and keep it as 3D Slicer markups.
+
+        Args:
+            image_id: the film.
+            label_filename: what the client sent.
+            label_tag: ``final`` for labels to train on, ``original`` for predictions.
+            label_info: kept beside it.
+
+        Returns:
+            The label's id, which is the film's.
+
+        Raises:
+            RequestError: what is wrong with it.
+        """
+        shown = self.service.film(self.film_path(image_id))
+        annotation = read_label(label_filename, image_id, shown, self.service.schema)
+        self._keep(
+            image_id, check_tag(label_tag), plain_info(label_info), lambda file: write_label(file, annotation, shown)
+        )
+        return image_id
+
+    def save_prediction(self, film: str, markups: Path, tag: str, info: dict[str, Any]) -> None:
+        """Keep a prediction as it is: it may reach beyond the film, which a label may not.
+
+        Args:
+            film: its id.
+            markups: see :func:`monai_landmark.results.files.write_markups`.
+            tag: of the label.
+            info: kept beside it.
+        """
+        content = markups.read_text(encoding="utf-8")
+        self._keep(film, check_tag(tag), info, lambda file: write_text(file, content))
 
     def training_items(self) -> list[dict[str, Any]]:
         """All films with a final label, as :func:`monai_landmark.label.labels.datalist_item` gives them.
@@ -197,7 +210,7 @@ class _Labels:
         ]
 
 
-class FilmFolder(_Labels, LocalDatastore):  # type: ignore[misc]  # monailabel is untyped
+class FilmFolder(_FilmLabels, LocalDatastore):  # type: ignore[misc]  # monailabel is untyped
     """Films that lie in a folder, and their labels in its subfolder ``labels``.
 
     Args:
@@ -234,7 +247,7 @@ class FilmFolder(_Labels, LocalDatastore):  # type: ignore[misc]  # monailabel i
                 error.problem, field=error.field, expected=error.expected, action=error.action
             ) from error
         film = new_id()
-        info = {**_plain(image_info), "ts": int(time.time()), "name": film + suffix}
+        info = {**plain_info(image_info), "ts": int(time.time()), "name": film + suffix}
 
         def add() -> None:
             """Copy the film, then list it."""
@@ -245,7 +258,7 @@ class FilmFolder(_Labels, LocalDatastore):  # type: ignore[misc]  # monailabel i
         return film
 
 
-class FilmPacs(_Labels, DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
+class FilmPacs(_FilmLabels, DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
     """Films in a PACS, a series each; they and their labels are kept in a cache of this machine.
 
     Args:
@@ -320,7 +333,7 @@ class FilmPacs(_Labels, DICOMWebDatastore):  # type: ignore[misc]  # monailabel 
         raise RequestError("films come from the PACS", field="file", action="send the film to the PACS")
 
 
-def _plain(info: Any) -> dict[str, Any]:
+def plain_info(info: Any) -> dict[str, Any]:
     """What a client wants kept beside a film or a label."""
     if not isinstance(info, dict):
         raise RequestError("not a JSON object", field="params", expected='JSON such as {"key": 1}')

@@ -14,7 +14,16 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from monai_landmark.errors import ConfigurationError
-from monai_landmark.label.checks import METHOD, MODEL, NotFoundError, RequestError, answer, check_id, check_tag
+from monai_landmark.label.checks import (
+    METHOD,
+    MODEL,
+    ORGANS,
+    NotFoundError,
+    RequestError,
+    answer,
+    check_id,
+    check_tag,
+)
 
 __all__ = ["ROUTES", "Guard", "is_loopback", "refuse_public_host"]
 
@@ -24,6 +33,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 _NAME = r"[A-Za-z0-9_-]{1,80}"
+_TASK = rf"({MODEL}|{ORGANS})"
 #: Path -> methods that are served. What is not here deletes films, runs uploaded weights or archives, forwards
 #: requests to other servers, or shows the log.
 ROUTES: dict[str, frozenset[str]] = {
@@ -35,10 +45,10 @@ ROUTES: dict[str, frozenset[str]] = {
     r"/auth/token(/valid)?/?": frozenset({"GET", "POST"}),
     rf"/infer/{_NAME}": frozenset({"POST"}),
     r"/batch/infer/?": frozenset({"GET", "DELETE"}),
-    rf"/batch/infer/{MODEL}": frozenset({"POST"}),
+    rf"/batch/infer/{_TASK}": frozenset({"POST"}),
     rf"/activelearning/{_NAME}": frozenset({"POST"}),
     r"/(train|scoring)/?": frozenset({"GET", "POST", "DELETE"}),
-    rf"/train/{MODEL}|/scoring/{METHOD}": frozenset({"POST"}),
+    rf"/train/{_TASK}|/scoring/{METHOD}": frozenset({"POST"}),
     r"/datastore/?": frozenset({"GET"}),
     r"/datastore/image": frozenset({"GET", "HEAD", "PUT"}),
     r"/datastore/image/info": frozenset({"GET"}),
@@ -122,7 +132,7 @@ class Guard:
             return await _refuse(error, send)
         body = _LimitedBody(receive, self.max_bytes, send)
         try:
-            if scope["path"] == f"/train/{MODEL}":
+            if re.fullmatch(rf"/train/{_TASK}", scope["path"]):
                 self.check_training(_settings(await body.read_ahead()))
             await self.application(scope, body.receive, body.send)
         except RequestError as error:

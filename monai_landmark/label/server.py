@@ -12,6 +12,7 @@ from pathlib import Path
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.label.guard import refuse_public_host
 from monai_landmark.label.privacy import LOGGER, log_config
+from monai_landmark.networks import model_card
 
 __all__ = ["STAND_INS", "start_server", "write_app"]
 
@@ -21,17 +22,24 @@ __all__ = ["STAND_INS", "start_server", "write_app"]
 STAND_INS = Path(__file__).with_name("stand_ins")
 
 
-def write_app(folder: Path) -> Path:
+#: What a model's card may name -> the app that is served, a file of ``app_folder``.
+_APPS = {"organs": "organs.py"}
+
+
+def write_app(folder: Path, model_dir: Path | None = None) -> Path:
     """Write the app's folder, as ``monailabel start_server --app`` wants it.
 
     Args:
         folder: made when absent.
+        model_dir: folder of the model, whose card says what it finds; without a card the app is that of landmarks.
 
     Returns:
         The folder.
     """
+    card = {} if model_dir is None else model_card(model_dir)
+    app = next((file for fact, file in _APPS.items() if fact in card), "landmarks.py")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("app_folder") / "main.py", folder / "main.py")
+    shutil.copyfile(Path(__file__).with_name("app_folder") / app, folder / "main.py")
     return folder
 
 
@@ -39,7 +47,7 @@ def start_server(studies: str, conf: Mapping[str, str], host: str = "127.0.0.1",
     """Serve until interrupted.
 
     Args:
-        studies: folder of films, or address of a PACS's DICOMweb.
+        studies: folder of films or scans, or address of a PACS's DICOMweb.
         conf: see :func:`monai_landmark.label.app.label_settings`; ``model_dir`` is required.
         host: address to listen on.
         port: likewise.
@@ -50,12 +58,15 @@ def start_server(studies: str, conf: Mapping[str, str], host: str = "127.0.0.1",
     """
     refuse_public_host(host, os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"))
     if not studies.startswith(("http://", "https://")) and not Path(studies).is_dir():
-        raise ConfigurationError("no such folder", field="--studies", value=studies, expected="a folder of films")
+        raise ConfigurationError(
+            "no such folder", field="--studies", value=studies, expected="a folder of films or scans"
+        )
     _offer_stand_ins()
     if importlib.util.find_spec("monailabel") is None:
         action = "run `make label`, and this command with .venv-label/bin/python"
         raise ConfigurationError("MONAI Label is not installed", field="label", action=action)
-    folder = write_app(Path(conf["model_dir"]).absolute() / "label_app")
+    model_dir = Path(conf["model_dir"]).absolute()
+    folder = write_app(model_dir / "label_app", model_dir)
     import uvicorn
     from monailabel.main import Main
 
@@ -63,7 +74,7 @@ def start_server(studies: str, conf: Mapping[str, str], host: str = "127.0.0.1",
     words += [word for key, value in conf.items() for word in ("--conf", key, value)]
     main = Main()
     main.start_server_init_settings(main.args_parser().parse_args(words))
-    LOGGER.info("review films at http://%s:%d/review/, addresses at http://%s:%d/docs", host, port, host, port)
+    LOGGER.info("the server's addresses are listed at http://%s:%d/docs; films are reviewed at /review/", host, port)
     uvicorn.run("monailabel.app:app", host=host, port=port, log_config=log_config(), access_log=False)
 
 

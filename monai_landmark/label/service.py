@@ -32,7 +32,7 @@ __all__ = ["LabelService", "LabelSettings", "Score", "film_score"]
 _GRID = (320, 256)
 _PROGRESS = re.compile(r"step \d+ of \d+: loss [\d.einfa+-]+, .*")  # of engines.ProgressHandler; names no film
 _REASON = re.compile(r"^monai_landmark\.errors\.\w+: (.+)")  # the first one; what follows is MONAI's wrapping
-_LIMITS = {"epochs": (16, 1000), "steps_per_epoch": (50, 10_000), "batch_size": (4, 256)}
+LIMITS = {"epochs": (16, 1000), "steps_per_epoch": (50, 10_000), "batch_size": (4, 256)}
 Score = dict[str, Any]
 
 
@@ -133,7 +133,7 @@ class LabelService:
         with self._lock:
             weights = self.settings.pretrained or self._current_weights()
             if weights is None:
-                raise _untrained()
+                raise untrained()
             if self._vectors is None or self._vectors[0] != weights:
                 self._vectors = (weights, self._vectors_of(weights))
                 self._vector_cache.clear()
@@ -169,7 +169,7 @@ class LabelService:
         save_datalist(Datalist("labels of this server", self._schema_path(), root, {"training": list(items)}), datalist)
         words = {"datalist": str(datalist), "output_dir": str(folder), "bundle_root": str(self.settings.bundle), **keys}
         open_config(self.settings.bundle / "configs" / "train.yaml", self.settings.trust)
-        _run_bundle(self.settings.bundle, words, report)
+        run_bundle(self.settings.bundle, words, report)
         self.rounds.accept(folder)
         return {"round": folder.name, "films": len(items), "sha256": self.model_sha256()}
 
@@ -194,7 +194,7 @@ class LabelService:
         """Of the model in use; loaded again when a training has replaced it."""
         current = self.rounds.current()
         if current is None:
-            raise _untrained()
+            raise untrained()
         if self._loaded is None or self._loaded[0] != current:
             self._loaded = (current, self._predictor_of(current))
         return self._loaded[1]
@@ -220,7 +220,7 @@ class LabelService:
         """Keys of ``train.yaml``: what the client may choose, and what follows from the weights to start from."""
         if "max_epochs" in asked:  # MONAI Label's own name
             asked.setdefault("epochs", asked["max_epochs"])
-        keys: dict[str, Any] = {key: whole_number(asked, key, *limits) for key, limits in _LIMITS.items()}
+        keys: dict[str, Any] = {key: whole_number(asked, key, *limits) for key, limits in LIMITS.items()}
         keys["seed"] = whole_number(asked, "seed", 1, 2**31 - 1)
         start = asked.get("start")
         if isinstance(start, list) and start:  # a client sends back the choices it was offered
@@ -272,12 +272,12 @@ def film_score(result: LandmarkResult) -> Score:
     }
 
 
-def _untrained() -> RequestError:
+def untrained() -> RequestError:
     action = "save labels and train, or start the server with the folder of a trained model"
     return RequestError("there is no trained model yet", field="model", action=action)
 
 
-def _run_bundle(bundle: Path, keys: Mapping[str, Any], report: Callable[[str], None]) -> None:
+def run_bundle(bundle: Path, keys: Mapping[str, Any], report: Callable[[str], None]) -> None:
     """``monai.bundle run train``; its progress is reported, and its last words where it fails."""
     words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
     config = str(bundle / "configs" / "train.yaml")

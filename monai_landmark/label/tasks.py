@@ -74,7 +74,15 @@ class Prediction(InferTask):  # type: ignore[misc]  # monailabel is untyped
 
 
 class BatchPrediction(BatchInferTask):  # type: ignore[misc]
-    """All films, or those without a label; on a machine without a GPU too."""
+    """All films, or those without a label; on a machine without a GPU too.
+
+    Args:
+        told: what is answered of each prediction.
+    """
+
+    def __init__(self, told: str = "score") -> None:
+        super().__init__()
+        self.told = told
 
     def __call__(self, request: dict[str, Any], datastore: Any, infer: Callable[..., Any]) -> dict[str, Any]:
         """Predict, one film after the other; a film that cannot be read is named, and the others go on.
@@ -85,7 +93,7 @@ class BatchPrediction(BatchInferTask):  # type: ignore[misc]
             infer: of the app.
 
         Returns:
-            Film -> its score, or ``error``.
+            Film -> what is told of it, or ``error``.
         """
         films = sorted(self.get_images(request, datastore))
         if request.get("max_batch_size"):
@@ -96,7 +104,7 @@ class BatchPrediction(BatchInferTask):  # type: ignore[misc]
             try:
                 found = infer({**wanted, "label_tag": request.get("label_tag", "original")}, datastore)
                 Path(found["file"]).unlink(missing_ok=True)
-                answers[film] = found["params"]["score"]
+                answers[film] = found["params"][self.told]
             except DataError as error:
                 answers[film] = {"error": error.problem}
             LOGGER.info("film %d of %d predicted", number, len(films))

@@ -362,4 +362,4 @@ def test_log_withholds_the_words_of_others(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_app_folder_is_what_monai_label_looks_for(tmp_path: Path) -> None:
-    assert "class XrayLandmarks(LandmarkApp)" in (write_app(tmp_path / "app") / "main.py").read_text()
+    assert "class XrayLandmarks(LandmarkApp, MONAILabelApp)" in (write_app(tmp_path / "app") / "main.py").read_text()

@@ -1,4 +1,4 @@
-"""``python -m monai_landmark label``: label films with MONAI Label, and train on the labels."""
+"""``python -m monai_landmark label``: label films or scans with MONAI Label, and train on the labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from monai_landmark.data.spacing import check_spacing
 from monai_landmark.label.server import start_server, write_app
 from monai_landmark.safety import TRUST_HELP
 
-HELP = "label films with MONAI Label: predict, correct, train"
+HELP = "label films or CT scans with MONAI Label: predict, correct, train"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     start = actions.add_parser("start", help="start the server")
-    start.add_argument("--studies", required=True, help="folder of films, or http(s)://.../dicom-web of a PACS")
+    start.add_argument(
+        "--studies", required=True, help="folder of films or CT scans, or http(s)://.../dicom-web of a PACS"
+    )
     start.add_argument("--model-dir", type=Path, required=True, help="folder that train wrote, or a new one")
-    start.add_argument("--bundle", type=Path, default=Path("bundles/xray_landmarks"), help="folder of the bundle")
+    start.add_argument("--bundle", type=Path, help="folder of the bundle (default: of bundles/, the model's)")
     start.add_argument("--pretrained", type=Path, metavar="FILE", help="weights that trainings start from")
     start.add_argument("--schema", help="landmarks to find (default: those of the model)")
     start.add_argument("--architecture", help="of a first training (default: as the weights say)")
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--max-upload-mib", type=int, default=256, metavar="MIB", help="larger requests are refused")
     app = actions.add_parser("app", help="write the folder that `monailabel start_server --app` wants")
     app.add_argument("--out", type=Path, required=True, help="the folder")
+    app.add_argument("--model-dir", type=Path, help="folder of the model that is to be served; by default of landmarks")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: if the server cannot be started as asked.
     """
     if args.action == "app":
-        print(write_app(args.out))
+        print(write_app(args.out, args.model_dir))
         return 0
     if args.spacing is not None:
         check_spacing(args.spacing, field="--spacing")

@@ -19,7 +19,7 @@ from monai_landmark.data.slice_pool import scan_sha256
 from monai_landmark.errors import ConfigurationError, ScanError
 from monai_landmark.transforms.slices import organ_classes
 
-__all__ = ["in_blocks", "prepare_flare2022", "prepare_scans"]
+__all__ = ["in_blocks", "prepare_flare2022", "prepare_scans", "scan_item"]
 
 _CHANNEL = "_0000"  # that nnU-Net's naming adds to a scan, but not to its labels
 Item = dict[str, Any]
@@ -63,9 +63,9 @@ def prepare_scans(
     if lost := sorted(files.keys() - named.keys()):
         expected = ", ".join(sorted(named)[:3]) + ", ..."
         raise ConfigurationError("labels of no scan", file=labels, value=lost[:3], expected=expected)
-    items = [_item(one, files.get(case), numbers, organs, root) for case, one in named.items()]
+    items = [scan_item(one, files.get(case), numbers, organs, root) for case, one in named.items()]
     for further in unlabelled:
-        items += [_item(one, None, numbers, organs, root) for one in find_scans(further)]
+        items += [scan_item(one, None, numbers, organs, root) for one in find_scans(further)]
     sections = fractions.divide(item["patient"] for item in items if "label" in item)
     found = ScanList(folder.name, root, tuple(organs), numbers, reader, notes=[f"split {fractions}, a scan a patient"])
     for item in items:
@@ -106,7 +106,7 @@ def prepare_flare2022(folder: Path, fractions: Fractions = DEFAULT_FRACTIONS) ->
                 item[key] = str(_relative(old_root / item[key], found.root))
     others = [one for one in find_scans(folder) if not _below(Path(one["image"]), pairs[0].parent)]
     numbers = found.numbers
-    further = [_item(one, None, numbers, FLARE2022, found.root) for one in others]
+    further = [scan_item(one, None, numbers, FLARE2022, found.root) for one in others]
     if further:
         found.sections["unlabelled"] = [*found.sections.get("unlabelled", []), *further]
     return found
@@ -126,9 +126,25 @@ def in_blocks(item: Mapping[str, Any], blocks: Iterable[tuple[int, int]], name: 
     return {**item, "id": f"{item['id']}-{name}", "blocks": [list(block) for block in blocks]}
 
 
-def _item(
+def scan_item(
     found: Mapping[str, Any], label: Path | None, numbers: Mapping[int, str], organs: Sequence[str], root: Path
 ) -> Item:
+    """An item of a list of scans; the scan and its labels are read once.
+
+    Args:
+        found: ``image`` and ``id``, see :func:`monai_landmark.data.scan_reader.find_scans`.
+        label: the label volume, where there is one.
+        numbers: number in the label volume -> organ.
+        organs: the network's organs.
+        root: what the item's paths are relative to.
+
+    Returns:
+        The item.
+
+    Raises:
+        ScanError: the scan cannot be used, or its labels show no organ.
+        AnnotationError: the labels cannot be used.
+    """
     scan = read_scan(found["image"])
     place = str(_relative(Path(found["image"]).resolve(), root))
     item: Item = {"image": place, "id": found["id"], "patient": _case(found["id"]), "slices": len(scan)}
