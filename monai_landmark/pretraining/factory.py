@@ -16,7 +16,7 @@ from monai_landmark.networks.diffusion_unet import SIZES
 from monai_landmark.pretraining.diffusion import DiffusionObjective
 from monai_landmark.pretraining.objective import Objective
 
-__all__ = ["OBJECTIVES", "objective_views", "pretraining_objective"]
+__all__ = ["OBJECTIVES", "objective_options", "objective_views", "pretraining_objective"]
 
 OBJECTIVES = {
     "ddpm": "ddpm.DDPMObjective",
@@ -64,7 +64,7 @@ def pretraining_objective(
     given = {option: value for option, value in options.items() if value is not None}
     diffusion = issubclass(objective, DiffusionObjective)
     architecture = _DEFAULTS[diffusion] if architecture == "auto" else architecture
-    known = _options(objective)
+    known = objective_options(name)
     if unknown := sorted(given.keys() - known):
         raise ConfigurationError(
             f"no option of the objective {name}", field=unknown[0], value=given[unknown[0]], expected=" | ".join(known)
@@ -87,6 +87,24 @@ def objective_views(name: str) -> int:
         1 or 2.
     """
     return _objective_class(name).views
+
+
+def objective_options(name: str) -> list[str]:
+    """What one may choose of an objective: what its constructor takes, and its parents' where it passes them on.
+
+    Args:
+        name: of the objective.
+
+    Returns:
+        Names of keywords.
+    """
+    names: list[str] = []
+    for kind in _objective_class(name).__mro__:
+        parameters = inspect.signature(kind).parameters.values()
+        names += [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            break
+    return [name for name in dict.fromkeys(names) if name not in ("network", "encoder", "initialization")]
 
 
 def _objective_class(name: str) -> type[Objective]:
@@ -130,14 +148,3 @@ def _denoiser(
     imagenet = str(initialization) == "imagenet"
     file = None if imagenet or random else initialization
     return EncoderLandmarkUNet(1, architecture, pretrained=imagenet, weights_file=file)
-
-
-def _options(objective: type[Objective]) -> list[str]:
-    """Names of what an objective's constructor takes, those of its parents included where it passes them on."""
-    names: list[str] = []
-    for kind in objective.__mro__:
-        parameters = inspect.signature(kind).parameters.values()
-        names += [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
-            break
-    return [name for name in dict.fromkeys(names) if name not in ("network", "encoder", "initialization")]

@@ -51,7 +51,7 @@ _OWN = """
     engines.TransferReportHandler engines.ViewInferer losses.HeatmapRegressionLoss losses.SpatialNLLLoss
     metrics.RadialErrorMetric metrics.SuccessDetectionRate networks.TrainedWeights networks.landmark_network
     networks.trained_network pretraining.pretraining_objective pretraining.handlers.ObjectiveHandler
-    pretraining.memorization.MemorizationHandler pretraining.samples.SampleHandler
+    pretraining.memorization.MemorizationHandler pretraining.samples.SampleHandler pretraining.trained.trained_objective
     pretraining.validation.DenoisingValidator results.collect.ResultCollector results.evaluate.EvaluationReport
     results.pseudo_labels.pseudo_labeled_films results.writers.ResultWriter
     transforms.DecodeHeatmapd transforms.DecodeLandmarksd transforms.EncodeHeatmapd transforms.FitFilmd
@@ -62,7 +62,7 @@ _GENERATION = """
     autoencoder.AutoencoderObjective autoencoder.perceptual_loss diffusion.generation_objective
     embedding.embedded_films embedding.film_embedder evaluate.FilmEvaluation generate.FilmGeneration
     latents.film_autoencoder latents.film_codec model.GeneratorSaver model.trained_generator
-    reconstruction.ReconstructionHandler round_trip.RoundTrip sheets.EmbeddingSampleHandler
+    reconstruction.ReconstructionHandler round_trip.RoundTrip sheets.EmbeddingSampleHandler slices.SliceEvaluation
 """
 
 TARGETS = frozenset(

@@ -76,14 +76,14 @@ def model(bodies: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-@pytest.mark.parametrize("name", [*NAMES, "multi_gpu"])
+@pytest.mark.parametrize("name", [*NAMES, "sample", "multi_gpu"])
 def test_holds_values_and_no_code(name: str) -> None:
     text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(text)
     assert not re.search(r"\blambda\b|\bscripts\b|strftime|datetime|__import__|\bexec\(|\beval\(", text)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "sample"])
 def test_every_key_of_the_command_line_is_explained(name: str) -> None:
     text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
     block = text.split("command line ---")[1].split("\n# ----")[0].splitlines()[1:]
@@ -104,7 +104,7 @@ def test_network_and_preparation_are_the_same_wherever_they_must_be() -> None:
         assert other["classes"] == train["classes"]
     same = ["network_def", "weights", "dataset", "inferer", "organs", "spatial_size", "darkest_hu", "brightest_hu"]
     assert {key: inference[key] for key in same} == {key: evaluate[key] for key in same}
-    assert pretrain["held_out_preprocessing"]["transforms"] == prepared
+    assert pretrain["held_out_preprocessing"]["transforms"] == read("sample")["preprocessing"]["transforms"] == prepared
     for key in ("spatial_size", "darkest_hu", "brightest_hu"):
         assert pretrain[key] == train[key]
 
