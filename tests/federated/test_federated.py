@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +22,7 @@ pytest.importorskip("nvflare", reason="NVFlare is not installed (docs/how-to/fed
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "bundles" / "xray_landmarks"
+SITES = ("site_a", "site_b", "site_c")
 TINY = ["steps_per_epoch=2", "batch_size=2", "spatial_size=[64,64]", "precision=float32"]
 
 
@@ -101,9 +100,11 @@ def test_two_sites_average_by_hand(client: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_sites_in_the_simulator(job: Any, tmp_path: Path) -> None:
+def test_three_sites_in_the_simulator(job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rounds of pre-training, and two of training from what came out of them."""
-    for number, site in enumerate(("site_a", "site_b", "site_c")):
+    for name, value in (("OMP_NUM_THREADS", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("PYTHONPATH", str(ROOT))):
+        monkeypatch.setenv(name, value)  # for the sites' processes
+    for number, site in enumerate(SITES):
         folder = tmp_path / "films" / site
         write_synthetic_dataset(folder, training=3, test=1, unlabelled=3, seed=number, size=(200, 216 + 8 * number))
     start = tmp_path / "pretrain" / "model.safetensors"
@@ -114,18 +115,12 @@ def test_three_sites_in_the_simulator(job: Any, tmp_path: Path) -> None:
         folders = (f"{tmp_path}/films/{{site}}", f"{tmp_path}/{stage}_{{site}}", BUNDLE)
         made = job.federated_job(stage, stage, 3, 2, 1, *folders, [*TINY, *more], sys.executable)
         made.export_job(str(tmp_path / "jobs"))
-        run = f"import sys; from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner as S; sys.exit(S('{tmp_path}/jobs/{stage}', '{tmp_path}/{stage}_run', 'site_a,site_b,site_c', threads=3).run())"  # noqa: E501
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-c", run], env=environment, capture_output=True, text=True, timeout=1800
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        saved = job.simulate(made, tmp_path / f"{stage}_run", SITES)
         held = {path.suffix for path in (tmp_path / "jobs" / stage).rglob("*") if path.is_file()}
         assert held == {".json"}  # values, no code
-        saved = next((tmp_path / f"{stage}_run").glob(f"server/**/{job.SAVED}"))
         job.federated_model(saved, tmp_path / f"{stage}_site_a", tmp_path / stage)
     weights = load_file(tmp_path / "train" / "model.safetensors")
-    own = [load_file(tmp_path / f"train_{site}" / "model.safetensors") for site in ("site_a", "site_b", "site_c")]
+    own = [load_file(tmp_path / f"train_{site}" / "model.safetensors") for site in SITES]
     assert all(weights.keys() == each.keys() for each in own)
     assert all(any(not torch.equal(weights[name], each[name]) for name in weights) for each in own)
     card = json.loads((tmp_path / "train" / "model.json").read_text())
