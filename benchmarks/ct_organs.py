@@ -257,6 +257,7 @@ def drawn(work: Path, weights: str | None, count: int, steps: int, command: str)
         "sample", "infer", "sample", pretrained=str(work / "pretrained"), output_dir=str(folder), **keys, **judge
     )
     found = json.loads((folder / "fidelity.json").read_text())["fidelity"]
+    trained = json.loads((work / "pretrained" / "model.json").read_text())["steps"]
     facts = {"n": found["n"], "interval": None, "seeds": [0], "command": command, "commit": short_commit()}
     facts |= {"date": time.strftime("%Y-%m-%d"), "machine": f"CPU, {torch.get_num_threads()} thread", "labels": 0}
     facts |= {"split": "drawn against slices trained on", "reader": "none", "near_duplicates": "neighboring slices"}
@@ -266,8 +267,8 @@ def drawn(work: Path, weights: str | None, count: int, steps: int, command: str)
             "value": round(found[measure]["drawn"], 4),
             "unit": "share" if measure in ("precision", "recall", "f1") else "1",
             **facts,
-            "notes": f"features of {found['network']}, ImageNet; {steps} steps; as many slices of another patient's "
-            f"scan: {found[measure]['reference']:.4g}",
+            "notes": f"pre-trained for {trained} steps; features of {found['network']}, ImageNet; {steps} steps from noise "
+            f"to slice; as many slices of another patient's scan: {found[measure]['reference']:.4g}",
         }
         for measure in ("fid", "sfid", "precision", "recall", "f1")
     ]
