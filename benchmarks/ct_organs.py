@@ -267,8 +267,8 @@ def drawn(work: Path, weights: str | None, count: int, steps: int, command: str)
             "value": round(found[measure]["drawn"], 4),
             "unit": "share" if measure in ("precision", "recall", "f1") else "1",
             **facts,
-            "notes": f"pre-trained for {trained} steps; features of {found['network']}, ImageNet; {steps} steps from noise "
-            f"to slice; as many slices of another patient's scan: {found[measure]['reference']:.4g}",
+            "notes": f"pre-trained for {trained} steps; features of {found['network']}, ImageNet; {steps} steps from "
+            f"noise to slice; as many slices of another patient's scan: {found[measure]['reference']:.4g}",
         }
         for measure in ("fid", "sfid", "precision", "recall", "f1")
     ]
