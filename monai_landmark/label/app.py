@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dicomweb_client.session_utils import create_session_from_user_pass
@@ -62,16 +61,13 @@ def label_settings(conf: Mapping[str, str], app_dir: str) -> LabelSettings:
         if len(numbers[key]) not in (0, 2):
             raise ConfigurationError("not two numbers", field=key, value=conf[key], expected='e.g. "0.1 0.1"')
     size, spacing = numbers["spatial_size"], numbers["spacing"]
-    pretrained = conf.get("pretrained")
-    return LabelSettings(
-        model_dir=Path(conf.get("model_dir") or Path(app_dir) / "model"),
-        bundle=Path(conf.get("bundle") or "bundles/xray_landmarks"),
-        pretrained=Path(pretrained) if pretrained else None,
+    return LabelSettings.of(
+        conf,
+        app_dir,
+        "bundles/xray_landmarks",
         schema=conf.get("schema") or None,
         architecture=conf.get("architecture") or None,
         spatial_size=(int(size[0]), int(size[1])) if size else None,
-        device=conf.get("device") or None,
-        trust=tuple(conf.get("trust", "").split()),
         spacing=check_spacing(spacing, field="spacing") if spacing else None,
     )
 
@@ -121,7 +117,7 @@ class LandmarkApp(GuardedApp):
 
     def init_trainers(self) -> dict[str, Any]:
         """One task."""
-        return {MODEL: Training(self.service)}
+        return {MODEL: Training(self.service, self.service.schema.name)}
 
     def init_strategies(self) -> dict[str, Any]:
         """Every strategy by its name."""

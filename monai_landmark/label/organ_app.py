@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
-from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.random import Random
 
 from monai_landmark.errors import ConfigurationError
@@ -20,9 +18,9 @@ from monai_landmark.label.privacy import LOGGER, pseudonym
 from monai_landmark.label.scan_service import ScanService
 from monai_landmark.label.scan_store import ScanFolder
 from monai_landmark.label.service import LabelSettings
-from monai_landmark.label.tasks import BatchPrediction
+from monai_landmark.label.tasks import BatchPrediction, Training
 
-__all__ = ["OrganApp", "Segmentation", "SegmentationTraining"]
+__all__ = ["OrganApp", "Segmentation"]
 
 
 class Segmentation(InferTask):  # type: ignore[misc]  # monailabel is untyped
@@ -69,45 +67,6 @@ class Segmentation(InferTask):  # type: ignore[misc]  # monailabel is untyped
         return file.name, {"label_names": self.service.numbers, **told}
 
 
-class SegmentationTraining(TrainTask):  # type: ignore[misc]
-    """A new model from the labeled slices of all scans with a final label.
-
-    Args:
-        service: trains.
-    """
-
-    def __init__(self, service: ScanService) -> None:
-        super().__init__("Fine-tune on labeled slices")
-        self.service = service
-
-    def config(self) -> dict[str, Any]:
-        """What a client may choose."""
-        numbers = {"max_epochs": 16, "steps_per_epoch": 50, "batch_size": 4, "seed": 1}
-        return {**numbers, "label_budget": "all", "start": self.service.starts()}
-
-    def stats(self) -> dict[str, Any]:
-        """The model in use."""
-        current = self.service.rounds.current()
-        return {"round": None if current is None else current.name, "model": self.service.model_sha256()}
-
-    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
-        """Train, and use the new model from then on.
-
-        Args:
-            request: see :meth:`monai_landmark.label.scan_service.ScanService.check_training`.
-            datastore: of the scans and labels.
-
-        Returns:
-            What the new model is.
-
-        Raises:
-            DataError: why there is none.
-        """
-        answer = self.service.train(datastore.training_items(), request, LOGGER.info)
-        LOGGER.info("round %s is in use, trained on slices of %d scans", answer["round"], answer["films"])
-        return answer
-
-
 class OrganApp(GuardedApp):
     """Organs in CT scans of a folder.
 
@@ -130,7 +89,7 @@ class OrganApp(GuardedApp):
             app_dir,
             studies,
             conf,
-            ScanService(_settings(conf, app_dir)),
+            ScanService(LabelSettings.of(conf, app_dir, "bundles/ct_organs")),
             name="Organs in CT",
             description="Organs in CT, slice by slice, on MONAI. Research only, not for diagnosis.",
             labels=None,  # those of the task
@@ -146,7 +105,7 @@ class OrganApp(GuardedApp):
 
     def init_trainers(self) -> dict[str, Any]:
         """One task."""
-        return {ORGANS: SegmentationTraining(self.service)}
+        return {ORGANS: Training(self.service, "organs", label_budget="all")}
 
     def init_strategies(self) -> dict[str, Any]:
         """Chance alone: nothing is expected of a scan's errors."""
@@ -155,14 +114,3 @@ class OrganApp(GuardedApp):
     def init_batch_infer(self) -> Any:
         """See :class:`~monai_landmark.label.tasks.BatchPrediction`."""
         return BatchPrediction("volumes_ml")
-
-
-def _settings(conf: Mapping[str, str], app_dir: str) -> LabelSettings:
-    pretrained = conf.get("pretrained")
-    return LabelSettings(
-        model_dir=Path(conf.get("model_dir") or Path(app_dir) / "model"),
-        bundle=Path(conf.get("bundle") or "bundles/ct_organs"),
-        pretrained=Path(pretrained) if pretrained else None,
-        device=conf.get("device") or None,
-        trust=tuple(conf.get("trust", "").split()),
-    )

@@ -169,17 +169,13 @@ class ScanService:
             keys["device"] = f"$torch.device('{self.settings.device}')"
         return keys
 
-    def starts(self) -> list[str]:
-        """What a training may start from, its default first."""
-        return ["pretrained", "current"] if self.settings.pretrained else ["current"]
-
     def _start(self, name: Any, card: Facts) -> Path | None:
         """The weights file that a training starts from; None: none, for a network that only starts from random ones."""
         if isinstance(name, list) and name:  # a client sends back the choices it was offered
             name = name[0]
-        name = name or self.starts()[0]
-        if name not in self.starts():
-            raise RequestError("not a possible start", field="start", expected=" | ".join(self.starts()))
+        name = name or self.settings.starts()[0]
+        if name not in self.settings.starts():
+            raise RequestError("not a possible start", field="start", expected=" | ".join(self.settings.starts()))
         if name == "pretrained":
             return self.settings.pretrained
         current = self.rounds.current()

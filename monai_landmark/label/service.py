@@ -62,6 +62,33 @@ class LabelSettings:
     spacing: tuple[float, float] | None = None
     trust: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, conf: Mapping[str, str], app_dir: str, bundle: str, **more: Any) -> LabelSettings:
+        """From the words of ``--conf``.
+
+        Args:
+            conf: ``model_dir``, ``bundle``, ``pretrained``, ``device`` and ``trust``, where they are given.
+            app_dir: the app's folder, whose ``model`` is the default ``model_dir``.
+            bundle: the default of ``bundle``.
+            **more: further attributes.
+
+        Returns:
+            The settings.
+        """
+        pretrained = conf.get("pretrained")
+        return cls(
+            model_dir=Path(conf.get("model_dir") or Path(app_dir) / "model"),
+            bundle=Path(conf.get("bundle") or bundle),
+            pretrained=Path(pretrained) if pretrained else None,
+            device=conf.get("device") or None,
+            trust=tuple(conf.get("trust", "").split()),
+            **more,
+        )
+
+    def starts(self) -> list[str]:
+        """What a training may start from, its default first."""
+        return ["pretrained", "current"] if self.pretrained else ["current"]
+
 
 class LabelService:
     """Predictions by the model in use, features of films, and trainings that replace the model.
@@ -273,6 +300,11 @@ def film_score(result: LandmarkResult) -> Score:
 
 
 def untrained() -> RequestError:
+    """What is said where a model is needed and there is none.
+
+    Returns:
+        The error, to be raised.
+    """
     action = "save labels and train, or start the server with the folder of a trained model"
     return RequestError("there is no trained model yet", field="model", action=action)
 

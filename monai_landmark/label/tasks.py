@@ -18,6 +18,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monai_landmark.errors import DataError
 from monai_landmark.label.checks import whole_number
 from monai_landmark.label.privacy import LOGGER, pseudonym
+from monai_landmark.label.scan_service import ScanService
 from monai_landmark.label.service import LabelService, film_score
 from monai_landmark.label.strategies import STRATEGIES, next_film
 from monai_landmark.results.files import write_markups
@@ -112,20 +113,22 @@ class BatchPrediction(BatchInferTask):  # type: ignore[misc]
 
 
 class Training(TrainTask):  # type: ignore[misc]
-    """A new model from all films with a final label.
+    """A new model from all films, or scans, with a final label.
 
     Args:
         service: trains.
+        labels: what is labeled, for the description.
+        **choices: further settings that a client may choose, with their defaults.
     """
 
-    def __init__(self, service: LabelService) -> None:
-        super().__init__(f"Fine-tune on the labels of {service.schema.name}")
-        self.service = service
+    def __init__(self, service: LabelService | ScanService, labels: str, **choices: Any) -> None:
+        super().__init__(f"Fine-tune on the labels of {labels}")
+        self.service, self.choices = service, choices
 
     def config(self) -> dict[str, Any]:
         """What a client may choose."""
-        starts = ["pretrained", "current"] if self.service.settings.pretrained else ["current"]
-        return {"max_epochs": 16, "steps_per_epoch": 50, "batch_size": 4, "seed": 1, "start": starts}
+        numbers = {"max_epochs": 16, "steps_per_epoch": 50, "batch_size": 4, "seed": 1}
+        return {**numbers, **self.choices, "start": self.service.settings.starts()}
 
     def stats(self) -> dict[str, Any]:
         """The model in use."""
@@ -136,8 +139,8 @@ class Training(TrainTask):  # type: ignore[misc]
         """Train, and use the new model from then on.
 
         Args:
-            request: see :meth:`monai_landmark.label.service.LabelService.train`.
-            datastore: of the films and labels.
+            request: see the service's ``train``.
+            datastore: of the films or scans, and their labels.
 
         Returns:
             What the new model is.
@@ -146,7 +149,7 @@ class Training(TrainTask):  # type: ignore[misc]
             DataError: why there is none.
         """
         answer = self.service.train(datastore.training_items(), request, LOGGER.info)
-        LOGGER.info("round %s is in use, trained on %d films", answer["round"], answer["films"])
+        LOGGER.info("round %s is in use, trained on the labels of %d images", answer["round"], answer["films"])
         return answer
 
 
