@@ -129,6 +129,7 @@ class Guard:
         try:
             self.check(scope)
         except RequestError as error:
+            await _pass_over(receive, self.max_bytes)
             return await _refuse(error, send)
         body = _LimitedBody(receive, self.max_bytes, send)
         try:
@@ -254,6 +255,15 @@ def _settings(body: bytes) -> dict[str, Any]:
 def _too_large(max_bytes: int) -> _TooLargeError:
     expected = f"at most {max_bytes / 2**20:g} MiB"
     return _TooLargeError("the upload is too large", field="body", expected=expected, action="send a single film")
+
+
+async def _pass_over(receive: Receive, most: int) -> None:
+    """Read the rest of a request that is refused, for a client that is cut off while it sends never sees the answer."""
+    while most > 0:
+        message = await receive()
+        if not message.get("more_body", False):  # so it is when the client has gone, too
+            return
+        most -= len(message.get("body", b""))
 
 
 async def _refuse(error: RequestError, send: Send) -> None:

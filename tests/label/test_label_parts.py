@@ -258,6 +258,23 @@ def ask(
     return sent[0]["status"], json.loads(sent[1]["body"])["detail"]
 
 
+@pytest.mark.parametrize(("parts", "unread"), [(2, 0), (9, 5)])
+def test_guard_hears_a_refused_client_out_up_to_the_limit(parts: int, unread: int) -> None:
+    """Or the client is cut off while it sends, and never sees why."""
+    waiting = [{"type": "http.request", "body": b"x" * 30, "more_body": True} for _ in range(parts)]
+    waiting[-1]["more_body"] = False
+
+    async def receive() -> Any:
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        assert len(waiting) == unread
+
+    scope = {"type": "http", "method": "PUT", "path": "/nowhere", "query_string": b"", "headers": [], "client": None}
+    asyncio.run(Guard(receive, lambda: set(), 100)(scope, receive, send))
+    assert len(waiting) == unread
+
+
 @pytest.mark.parametrize(
     ("method", "target"),
     [
