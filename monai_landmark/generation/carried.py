@@ -64,6 +64,7 @@ def carry_landmarks(datalist: str | PathLike[str], folder: str | PathLike[str]) 
         annotated.
     """
     folder, known = Path(folder), Datalist.load(datalist)
+    (folder / "datalist.json").unlink(missing_ok=True)  # of films that stood here before
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if manifest["strategy"] != "start":
         return None

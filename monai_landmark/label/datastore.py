@@ -23,7 +23,7 @@ from monai_landmark.label.checks import NotFoundError, RequestError, check_id, c
 from monai_landmark.label.labels import datalist_item, read_label, write_label
 from monai_landmark.label.service import LabelService
 
-__all__ = ["FilmFolder", "FilmPacs", "KeptLabels", "plain_info"]
+__all__ = ["FilmFolder", "FilmPacs", "KeptLabels", "copy_whole", "plain_info"]
 
 _SERIES_UID, _STUDY_UID = "0020000E", "0020000D"  # in DICOM's JSON
 _SECONDS = 60  # for which the list of a PACS is believed
@@ -93,6 +93,19 @@ class KeptLabels:
         if not path.is_file():
             raise NotFoundError("no such film", field="image", action="take an id from /datastore/?output=all")
         return path
+
+    def _add(self, file: Path, suffix: str, image_info: Any) -> str:
+        """Keep an image that a client sent, under an id of the server's own."""
+        image = new_id()
+        info = {**plain_info(image_info), "ts": int(time.time()), "name": image + suffix}
+
+        def add() -> None:
+            """Copy the image, then list it."""
+            copy_whole(file, Path(self._datastore.image_path()) / f"{image}{suffix}")
+            self._datastore.objects[image] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
+
+        self._change(add)
+        return image
 
     def _keep(self, film: str, tag: str, info: dict[str, Any], write: Callable[[Path], Any]) -> None:
         suffix = self.label_suffixes[-1]
@@ -246,16 +259,7 @@ class FilmFolder(_FilmLabels, LocalDatastore):  # type: ignore[misc]  # monailab
             raise RequestError(
                 error.problem, field=error.field, expected=error.expected, action=error.action
             ) from error
-        film = new_id()
-        info = {**plain_info(image_info), "ts": int(time.time()), "name": film + suffix}
-
-        def add() -> None:
-            """Copy the film, then list it."""
-            shutil.copyfile(image_filename, Path(self._datastore.image_path()) / f"{film}{suffix}")
-            self._datastore.objects[film] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
-
-        self._change(add)
-        return film
+        return self._add(Path(image_filename), suffix, image_info)
 
 
 class FilmPacs(_FilmLabels, DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
@@ -331,6 +335,19 @@ class FilmPacs(_FilmLabels, DICOMWebDatastore):  # type: ignore[misc]  # monaila
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Refused: films come from the PACS."""
         raise RequestError("films come from the PACS", field="file", action="send the film to the PACS")
+
+
+def copy_whole(source: Path, file: Path) -> None:
+    """Copy so that nobody sees half of it.
+
+    Args:
+        source: the file.
+        file: its new place.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".partial-{file.name}")
+    shutil.copyfile(source, partial)
+    partial.replace(file)
 
 
 def plain_info(info: Any) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from monai_landmark.data.scan_list import ScanList
 from monai_landmark.data.scan_reader import SCANS, read_labels
 from monai_landmark.data.slice_budget import slice_count
 from monai_landmark.errors import ConfigurationError, DataError
-from monai_landmark.label.checks import RequestError, whole_number
+from monai_landmark.label.checks import RequestError
 from monai_landmark.label.rounds import ModelRounds
-from monai_landmark.label.service import LIMITS, LabelSettings, run_bundle, untrained
+from monai_landmark.label.service import LabelSettings, chosen_keys, train_round, untrained
 from monai_landmark.networks import model_card
 from monai_landmark.networks.plain import PLAIN
 from monai_landmark.results.label_volumes import LabeledScan
@@ -114,9 +114,7 @@ class ScanService:
         folder = self.rounds.new()
         numbers = {number: organ for organ, number in self.numbers.items()}
         labels = ScanList("labels of this server", Path("/"), self.organs, numbers, sections={"training": list(items)})
-        paths = {"datalist": str(labels.save(folder / "datalist.json")), "output_dir": str(folder)}
-        open_config(self.settings.bundle / "configs" / "train.yaml", self.settings.trust)
-        run_bundle(self.settings.bundle, {**paths, "bundle_root": str(self.settings.bundle), **keys}, report)
+        train_round(self.settings, labels.save(folder / "datalist.json"), keys, report)
         self.rounds.accept(folder)
         return {"round": folder.name, "films": len(items), "sha256": self.model_sha256()}
 
@@ -156,17 +154,12 @@ class ScanService:
 
     def _train_keys(self, asked: dict[str, Any]) -> Facts:
         """Keys of ``train.yaml``: what the client may choose, and what follows from the model."""
-        if "max_epochs" in asked:  # MONAI Label's own name
-            asked.setdefault("epochs", asked["max_epochs"])
-        keys: Facts = {key: whole_number(asked, key, *limits) for key, limits in LIMITS.items()}
-        keys["seed"] = whole_number(asked, "seed", 1, 2**31 - 1)
+        keys = chosen_keys(asked, self.settings)
         keys["label_budget"] = _budget(asked.get("label_budget", "all"))
         card = self._card()
         keys |= {key: card[key] for key in _CARRIED if key in card}
         if (weights := self._start(asked.get("start"), card)) is not None:
             keys["initialization"] = str(weights)
-        if self.settings.device:
-            keys["device"] = f"$torch.device('{self.settings.device}')"
         return keys
 
     def _start(self, name: Any, card: Facts) -> Path | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.datastore.local import LocalDatastore
 
 from monai_landmark.data.scan_reader import read_scan
 from monai_landmark.errors import DataError
-from monai_landmark.label.checks import RequestError, check_tag, new_id
-from monai_landmark.label.datastore import KeptLabels, plain_info
+from monai_landmark.label.checks import RequestError, check_tag
+from monai_landmark.label.datastore import KeptLabels, copy_whole, plain_info
 from monai_landmark.label.scan_service import ScanService, label_of
 from monai_landmark.results.label_files import write_label_nifti
 
@@ -67,7 +65,7 @@ class ScanFolder(KeptLabels, LocalDatastore):  # type: ignore[misc]  # monailabe
             tag: of the label.
             info: kept beside it.
         """
-        self._keep(film, check_tag(tag), info, lambda file: _copy(volume, file))
+        self._keep(film, check_tag(tag), info, lambda file: copy_whole(volume, file))
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Keep a scan that a client sent, under an id of the server's own.
@@ -91,16 +89,7 @@ class ScanFolder(KeptLabels, LocalDatastore):  # type: ignore[misc]  # monailabe
         except DataError as error:
             words = {"field": error.field, "expected": error.expected, "action": error.action}
             raise RequestError(error.problem, **words) from error
-        scan = new_id()
-        info = {**plain_info(image_info), "ts": int(time.time()), "name": scan + suffix}
-
-        def add() -> None:
-            """Copy the scan, then list it."""
-            _copy(Path(image_filename), Path(self._datastore.image_path()) / f"{scan}{suffix}")
-            self._datastore.objects[scan] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
-
-        self._change(add)
-        return scan
+        return self._add(Path(image_filename), suffix, image_info)
 
     def training_items(self) -> list[dict[str, Any]]:
         """All scans with a final label, see :meth:`monai_landmark.label.scan_service.ScanService.item`.
@@ -114,11 +103,3 @@ class ScanFolder(KeptLabels, LocalDatastore):  # type: ignore[misc]  # monailabe
             self.service.item(scan, self.film_path(scan), folder / f"{scan}{labels['final'].ext}")
             for scan, labels in labeled.items()
         ]
-
-
-def _copy(source: Path, file: Path) -> None:
-    """Copy so that nobody sees half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".partial-{file.name}")
-    shutil.copyfile(source, partial)
-    partial.replace(file)

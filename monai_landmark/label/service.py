@@ -194,9 +194,7 @@ class LabelService:
         datalist = folder / "datalist.json"
         root = self.settings.model_dir.absolute()
         save_datalist(Datalist("labels of this server", self._schema_path(), root, {"training": list(items)}), datalist)
-        words = {"datalist": str(datalist), "output_dir": str(folder), "bundle_root": str(self.settings.bundle), **keys}
-        open_config(self.settings.bundle / "configs" / "train.yaml", self.settings.trust)
-        run_bundle(self.settings.bundle, words, report)
+        train_round(self.settings, datalist, keys, report)
         self.rounds.accept(folder)
         return {"round": folder.name, "films": len(items), "sha256": self.model_sha256()}
 
@@ -245,10 +243,7 @@ class LabelService:
 
     def _train_keys(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Keys of ``train.yaml``: what the client may choose, and what follows from the weights to start from."""
-        if "max_epochs" in asked:  # MONAI Label's own name
-            asked.setdefault("epochs", asked["max_epochs"])
-        keys: dict[str, Any] = {key: whole_number(asked, key, *limits) for key, limits in LIMITS.items()}
-        keys["seed"] = whole_number(asked, "seed", 1, 2**31 - 1)
+        keys = chosen_keys(asked, self.settings)
         start = asked.get("start")
         if isinstance(start, list) and start:  # a client sends back the choices it was offered
             start = start[0]
@@ -260,8 +255,6 @@ class LabelService:
                 keys[key] = list(known) if isinstance(known, tuple) else known
         if weights is not None:
             keys["initialization"] = str(weights)
-        if self.settings.device:
-            keys["device"] = f"$torch.device('{self.settings.device}')"
         return keys
 
     def _start(self, name: Any) -> Path | None:
@@ -307,6 +300,44 @@ def untrained() -> RequestError:
     """
     action = "save labels and train, or start the server with the folder of a trained model"
     return RequestError("there is no trained model yet", field="model", action=action)
+
+
+def chosen_keys(asked: Mapping[str, Any], settings: LabelSettings) -> dict[str, Any]:
+    """Keys of ``train.yaml`` that are the same for every kind of model.
+
+    Args:
+        asked: ``epochs`` (``max_epochs`` is MONAI Label's own name), ``steps_per_epoch``, ``batch_size``, ``seed``.
+        settings: of the server.
+
+    Returns:
+        The keys.
+
+    Raises:
+        RequestError: if a number is not possible.
+    """
+    asked = {**asked, "epochs": asked["max_epochs"]} if "max_epochs" in asked and "epochs" not in asked else dict(asked)
+    keys: dict[str, Any] = {key: whole_number(asked, key, *limits) for key, limits in LIMITS.items()}
+    keys["seed"] = whole_number(asked, "seed", 1, 2**31 - 1)
+    return {**keys, "device": f"$torch.device('{settings.device}')"} if settings.device else keys
+
+
+def train_round(
+    settings: LabelSettings, datalist: Path, keys: Mapping[str, Any], report: Callable[[str], None]
+) -> None:
+    """Train a round's model, in a process of its own.
+
+    Args:
+        settings: of the server.
+        datalist: in the round's folder.
+        keys: of ``train.yaml``.
+        report: called with each line of progress.
+
+    Raises:
+        DataError: if the bundle is not to be trusted, or the training failed.
+    """
+    open_config(settings.bundle / "configs" / "train.yaml", settings.trust)
+    paths = {"datalist": str(datalist), "output_dir": str(datalist.parent), "bundle_root": str(settings.bundle)}
+    run_bundle(settings.bundle, {**paths, **keys}, report)
 
 
 def run_bundle(bundle: Path, keys: Mapping[str, Any], report: Callable[[str], None]) -> None:

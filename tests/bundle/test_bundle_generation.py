@@ -25,6 +25,7 @@ from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.engines import TrainingStateSaver
 from monai_landmark.errors import AnnotationError, WeightsError
 from monai_landmark.files import file_sha256
+from monai_landmark.generation.carried import carry_landmarks
 from monai_landmark.generation.model import trained_generator
 
 MonaiBundle = Callable[..., None]
@@ -183,6 +184,10 @@ def test_drawn_films_carry_landmarks_into_a_training(
     with pytest.raises(Exception, match="drawn_films") as refused:
         monai_bundle("run", "train", *given, "--output_dir", tmp_path / "refused", "--label_budget", "1")
     assert isinstance(refused.value.__cause__, AnnotationError)
+    manifest = drawn / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"strategy": "start"', '"strategy": "films"'))
+    assert carry_landmarks(pool / "datalist.json", drawn) is None
+    assert not path.exists()  # of films that another run drew into the same folder
 
 
 def test_what_was_drawn_is_measured(step: Step, pixel_model: Path) -> None:
