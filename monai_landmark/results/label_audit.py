@@ -1,4 +1,4 @@
-"""Annotations that look wrong beside the others: gross errors, exchanged names or axes, an unlikely pixel size.
+"""Annotations that look wrong beside the others: gross errors, exchanged names, sides or axes, an unlikely pixel size.
 
 The shape of all annotated films (:class:`monai_landmark.transforms.LandmarkShape`) is fitted to each of them. What does
 not fit is a question to whoever knows the film, not an error: a rare anatomy looks like a mistake, too.
@@ -7,7 +7,7 @@ not fit is a question to whoever knows the film, not an error: a rare anatomy lo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from monai_landmark.transforms.shape import LandmarkShape
 __all__ = ["Suspicion", "audit_annotations", "audit_labels"]
 
 FloatArray = NDArray[np.float64]
-Kind = Literal["outlier", "left and right", "transposed", "turned", "spacing", "field of view"]
+Kind = Literal["outlier", "left and right", "mirrored", "transposed", "turned", "copy", "spacing", "field of view"]
 
 _MISFIT = 3.0  # of a film: times the usual distance from the shape
 _BETTER = 3.0  # times better an explanation must fit
@@ -30,6 +30,11 @@ _OUTLIER = 6.0  # of a landmark: times its usual distance
 _TURNED = math.radians(45)
 _SIZE_RATIO = 1.5  # children beside adults stay below
 _FIELD_MM = (20.0, 600.0)
+_WHAT: dict[Kind, str] = {
+    "transposed": "x and y may be exchanged",
+    "left and right": "left and right may be exchanged",
+    "mirrored": "the film may be mirrored, or left and right exchanged",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Suspicion:
 
     Attributes:
         film: its id.
-        kind: ``outlier``, ``left and right``, ``transposed``, ``turned``, ``spacing`` or ``field of view``.
+        kind: ``outlier``, ``left and right``, ``mirrored``, ``transposed``, ``turned``, ``copy`` (the same picture,
+            other landmarks), ``spacing`` or ``field of view``.
         reason: what is strange, in a sentence.
     """
 
@@ -54,25 +60,32 @@ def audit_labels(path: str | PathLike[str]) -> list[Suspicion]:
         path: the datalist JSON.
 
     Returns:
-        What is strange, in the order of the films.
+        As :func:`audit_annotations`.
 
     Raises:
         AnnotationError: the datalist is broken.
     """
     datalist = Datalist.load(path)
     schema = None if datalist.schema is None else LandmarkSchema.load(datalist.schema)
-    return audit_annotations([item for _, item in datalist.items()], schema)
+    items = [item for _, item in datalist.items()]
+    same = [tuple(pair["films"]) for pair in datalist.duplicates if pair["identical"]]
+    return audit_annotations(items, schema, same)
 
 
-def audit_annotations(items: Sequence[Mapping[str, Any]], schema: LandmarkSchema | None) -> list[Suspicion]:
+def audit_annotations(
+    items: Sequence[Mapping[str, Any]],
+    schema: LandmarkSchema | None,
+    same_pictures: Iterable[tuple[str, str]] = (),
+) -> list[Suspicion]:
     """Look at annotated films.
 
     Args:
         items: of a datalist; films without landmarks are held against the field of view alone.
-        schema: their landmarks; without it nothing is known of left and right.
+        schema: their landmarks; where it names no pairs, exchanged sides look like a mirrored film.
+        same_pictures: ids of two films that are the same pixel for pixel.
 
     Returns:
-        What is strange, in the order of the films.
+        What is strange, in the order of the films; then pictures that occur twice with other landmarks.
     """
     films = {item["id"]: item for item in items}
     points = {film: _in_mm(item) for film, item in films.items() if "landmarks" in item}
@@ -89,6 +102,9 @@ def audit_annotations(items: Sequence[Mapping[str, Any]], schema: LandmarkSchema
         found += strange
         if film in with_mm and not any(entry.kind in ("transposed", "left and right") for entry in strange):
             found += _strange_size(film, sizes, item["spacing"])
+    for first, second in same_pictures:
+        if first in points and second in points:
+            found += _strange_copy(films[first], films[second], _names(schema, len(points[first])))
     return found
 
 
@@ -148,21 +164,35 @@ def _strange_shape(
     others: dict[Kind, FloatArray] = {"transposed": points[:, ::-1]}
     if schema is not None and schema.pairs:
         others["left and right"] = points[schema.flip_permutation()]
-    fits = {kind: _misfit(shape, other) for kind, other in others.items() if _upright(shape, other)}
-    kind = min(fits, key=lambda name: fits[name] or math.inf, default=None)
-    if kind is not None and misfit > _MISFIT and (fits[kind] or math.inf) * _BETTER < misfit:
-        what = "x and y" if kind == "transposed" else "left and right"
-        better = misfit / max(fits[kind] or 0.0, 1e-6)
-        return [
-            Suspicion(film, kind, f"{what} may be exchanged: the film then fits the others {better:.1f} times better")
-        ]
-    if misfit <= _MISFIT and not _upright(shape, points):
+    else:
+        others["mirrored"] = points * [-1, 1]
+    fits = {kind: _misfit(shape, other) or math.inf for kind, other in others.items() if _upright(shape, other)}
+    kind = min(fits, key=lambda name: fits[name], default=None)
+    turned = misfit <= _MISFIT and not _upright(shape, points)
+    if kind is not None and misfit > _MISFIT and fits[kind] * _BETTER < misfit:
+        return [Suspicion(film, kind, f"{_WHAT[kind]}: it then fits the others {misfit / fits[kind]:.1f} times better")]
+    if kind is not None and turned and fits[kind] <= _MISFIT:
+        return [Suspicion(film, kind, f"{_WHAT[kind]}: it fits the others then, or turned by 45 degrees or more")]
+    if turned:
         return [Suspicion(film, "turned", "the landmarks fit the others when the film is turned by 45 degrees or more")]
-    names = schema.landmarks if schema is not None else tuple(f"landmark {n + 1}" for n in range(len(points)))
+    names = _names(schema, len(points))
     far = "{} lies {:.1f} times its usual distance from where the others put it"
     return [
         Suspicion(film, "outlier", far.format(names[k], distances[k])) for k in np.flatnonzero(distances > _OUTLIER)
     ]
+
+
+def _names(schema: LandmarkSchema | None, count: int) -> tuple[str, ...]:
+    return schema.landmarks if schema is not None else tuple(f"landmark {n + 1}" for n in range(count))
+
+
+def _strange_copy(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> list[Suspicion]:
+    apart = np.hypot(*(landmarks_array(first) - landmarks_array(second)).T)
+    if np.isnan(apart).all() or not np.nanmax(apart):
+        return []
+    far = int(np.nanargmax(apart))
+    text = f"the same picture as {first['id']}, where {names[far]} is {apart[far]:.0f} px away"
+    return [Suspicion(second["id"], "copy", text)]
 
 
 def _strange_size(film: str, sizes: Mapping[str, float], spacing: Sequence[float]) -> list[Suspicion]:

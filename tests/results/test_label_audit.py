@@ -59,6 +59,28 @@ def test_left_and_right():
     assert kinds(items) == [("film 7", "left and right")]
 
 
+@pytest.mark.parametrize("lop_sided", [False, True])
+def test_mirrored(lop_sided: bool):
+    """Without pairs a symmetric shape with exchanged sides is one turned upside down, and a mirrored one as well."""
+    items = annotated()
+    for item in items if lop_sided else []:
+        item["landmarks"][6][0] += 200
+    items[7]["landmarks"] = [[1000 - x, y] for x, y in items[7]["landmarks"]]
+    assert kinds(items, None) == [("film 7", "mirrored")]
+
+
+def test_copies_that_disagree():
+    items = annotated()
+    items[5]["landmarks"] = [*items[4]["landmarks"][:7], None]
+    same = [("film 4", "film 5")]
+    assert audit_annotations(items, SCHEMA, same) == []
+    items[5]["landmarks"][1] = np.add(items[5]["landmarks"][1], [3, 4]).tolist()
+    (found,) = audit_annotations(items, SCHEMA, same)
+    assert (found.film, found.kind) == ("film 5", "copy")
+    assert found.reason == "the same picture as film 4, where left_a is 5 px away"
+    assert audit_annotations(items[5:], SCHEMA, same) == []  # the other one has no landmarks
+
+
 def test_transposed():
     items = annotated(spacing=(0.2, 0.2))
     items[4]["landmarks"] = [point[::-1] for point in items[4]["landmarks"]]

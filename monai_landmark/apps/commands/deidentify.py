@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from monai_landmark.apps.commands.tables import reason_table, show_progress
+from monai_landmark.apps.commands.tables import film_table, reason_table, show_progress
 from monai_landmark.data.datasets.films import films_below, relative_name
 from monai_landmark.data.deidentify_folder import (
     Deidentified,
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(done: Deidentified, out: Path, console: Console) -> None:
     if done.text:
-        table = Table(
+        table = film_table(
             "copy", "lines", "first: rows, columns", title=f"Look at these, they seem to hold text: {len(done.text)}"
         )
         for new, lines in done.text.items():

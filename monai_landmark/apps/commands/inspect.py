@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from monai_landmark.apps.commands.tables import pair_table, reason_table, show_progress
+from monai_landmark.apps.commands.tables import pair_table, reason_table, show_progress, suspicion_table
 from monai_landmark.data.annotations import FORMATS
 from monai_landmark.data.audit import Audit, audit_datalist, audit_folder
 from monai_landmark.data.datalist import dump_lines
@@ -26,7 +25,6 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "say what is in a folder of films: sizes, spacings, missing landmarks, copies, bad films"
 _MOST_ROWS = 12
-_MOST_SUSPICIONS = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,19 +78,9 @@ def run(args: argparse.Namespace) -> int:
         found = audit.to_json() | {"suspicions": [asdict(suspicion) for suspicion in suspicions]}
         write_text(args.json, dump_lines(found))
     _print(audit, Console())
-    _print_suspicions(suspicions, Console())
+    if suspicions:
+        Console().print(suspicion_table(suspicions))
     return 3 if audit.bad else 0
-
-
-def _print_suspicions(suspicions: list[Suspicion], console: Console) -> None:
-    if not suspicions:
-        return
-    table = Table("film", "what", "reason", title=f"Annotations to look at: {len(suspicions)}")
-    for suspicion in suspicions[:_MOST_SUSPICIONS]:
-        table.add_row(escape(suspicion.film), suspicion.kind, escape(suspicion.reason))
-    if len(suspicions) > _MOST_SUSPICIONS:
-        table.add_row(f"{len(suspicions) - _MOST_SUSPICIONS} more", "", "see the JSON")
-    console.print(table)
 
 
 def _print(audit: Audit, console: Console) -> None:

@@ -8,10 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from monai_landmark.apps.commands.tables import reason_table, show_progress
+from monai_landmark.apps.commands.tables import first_rows, reason_table, show_progress
 from monai_landmark.data.leakage import Leakage, films_of, find_leaks, only_trained
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import write_text
@@ -19,7 +17,6 @@ from monai_landmark.files import write_text
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "say which films of a test set something was trained on: the same file, picture, exposure or patient"
-_MOST_ROWS = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(found: Leakage, console: Console) -> None:
     if found.leaks:
-        table = Table("trained on", "tested on", "what", "similarity", title=f"Leaks: {len(found.leaks)}")
-        for leak in found.leaks[:_MOST_ROWS]:
-            similarity = "" if leak.similarity is None else f"{leak.similarity:.3f}"
-            table.add_row(escape(leak.trained), escape(leak.tested), leak.kind, similarity)
-        if len(found.leaks) > _MOST_ROWS:
-            table.add_row(f"{len(found.leaks) - _MOST_ROWS} more", "", "see the JSON", "")
-        console.print(table)
+        rows = [
+            (leak.trained, leak.tested, leak.kind, "" if leak.similarity is None else f"{leak.similarity:.3f}")
+            for leak in found.leaks
+        ]
+        console.print(first_rows(("trained on", "tested on", "what", "similarity"), "Leaks", rows))
     if found.unread:
         console.print(reason_table("Could not be compared", found.unread))
     trained, tested = found.compared

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from monai_landmark.apps.commands.tables import film_table
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.films import film_items
 from monai_landmark.data.schema import LandmarkSchema
@@ -105,7 +106,7 @@ def _write_dicom(result: LandmarkResult, args: argparse.Namespace, schema: Landm
 
 def _table(results: list[LandmarkResult]) -> Table:
     """One row per film; the landmarks themselves are in the files."""
-    table = Table("film", "landmarks", "spacing (row, col)", "source", "least confident", "referred")
+    table = film_table("film", "landmarks", "spacing (row, col)", "source", "least confident", "referred")
     for result in results:
         found = int(np.isfinite(result.points_px[:, 0]).sum())
         spacing = "-" if result.spacing_mm is None else "{:.4g}, {:.4g} mm".format(*result.spacing_mm)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from monai_landmark.apps.commands.tables import pair_table, reason_table, show_progress
+from monai_landmark.apps.commands.tables import pair_table, reason_table, show_progress, suspicion_table
 from monai_landmark.data.annotations import FORMATS
 from monai_landmark.data.datalist import SECTIONS, Datalist, save_datalist
 from monai_landmark.data.datalist_checks import POLICIES
@@ -63,7 +63,13 @@ def run(args: argparse.Namespace) -> int:
     with FilmCache(args.cache or cache_beside(args.out)) as cache:
         datalist: Datalist = args.prepare(args, options | {"cache": cache})
     save_datalist(datalist, args.out)
-    _print(datalist, args.out, Console())
+    _print(datalist, Console())
+    if any("landmarks" in item for _, item in datalist.items()):
+        from monai_landmark.results.label_audit import audit_labels  # with torch; films alone need none of it
+
+        if suspicions := audit_labels(args.out):
+            Console().print(suspicion_table(suspicions))
+    Console().print(f"wrote {args.out}", markup=False, highlight=False)
     return 3 if any(entry.by == "fault" for entry in datalist.left_out) else 0
 
 
@@ -161,7 +167,7 @@ def _prepare_folder(args: argparse.Namespace, options: dict[str, Any]) -> Datali
     )
 
 
-def _print(datalist: Datalist, path: Path, console: Console) -> None:
+def _print(datalist: Datalist, console: Console) -> None:
     for note in datalist.notes:
         console.print(note, markup=False, highlight=False)
     table = Table("section", "films", "patients", "with a copy in another section")
@@ -178,4 +184,3 @@ def _print(datalist: Datalist, path: Path, console: Console) -> None:
         entries = [entry for entry in datalist.left_out if entry.by == by]
         if entries:
             console.print(reason_table(title, entries))
-    console.print(f"wrote {path}", markup=False, highlight=False)

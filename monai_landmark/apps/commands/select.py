@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from monai_landmark.apps.commands.tables import reason_table, show_progress
+from monai_landmark.apps.commands.tables import film_table, reason_table, show_progress
 from monai_landmark.data.datalist import Datalist, LeftOut, load_datalist
 from monai_landmark.data.films import film_items
 from monai_landmark.errors import AnnotationError, ConfigurationError, DataError, FilmError, WeightsError
@@ -170,7 +170,9 @@ def _csv(items: Sequence[Item], choices: Sequence[Choice]) -> str:
 
 
 def _table(items: Sequence[Item], choices: Sequence[Choice], labeled: int, strategy: str) -> Table:
-    table = Table("rank", "film", "coverage gained", title=f"Label these first ({strategy}; {labeled} labelled before)")
+    table = film_table(
+        "rank", "film", "coverage gained", title=f"Label these first ({strategy}; {labeled} labelled before)"
+    )
     for rank, choice in enumerate(choices, start=1):
         table.add_row(str(rank), escape(items[choice.index]["id"]), _number(choice.gained))
     return table

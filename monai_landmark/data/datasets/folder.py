@@ -113,6 +113,8 @@ def prepare_folder(
             f"split: {fractions}",
         ],
     )
+    if annotated and schema is None:
+        datalist.notes.append("left and right: no pairs are known; name them in the schema if the landmarks have sides")
     ids = _ids(list(known), folder)
     candidates = []
     for path, owner in known.items():
