@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(RUN) -m monai_landmark demo --out demo
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m "slow or not slow"
