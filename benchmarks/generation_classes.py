@@ -232,7 +232,8 @@ def _drawing(args: argparse.Namespace) -> str:
     if args.model is None:
         return "drawn films of an earlier run"
     sha = file_sha256(args.model / "model.safetensors")[:12]
-    return f"model {sha}, {args.strategy}, {args.steps} steps, guidance {args.guidance}, from the cell's own real films"
+    drawing = f"{args.strategy}, {args.steps} steps, guidance {args.guidance}"
+    return f"model {sha}, {drawing}, {args.per_film} drawn from each of the cell's own real films"
 
 
 def main() -> None:
