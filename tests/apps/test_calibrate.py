@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from monai.bundle import run
 
 from monai_landmark.apps.calibrate import calibrate, calibration_films
 from monai_landmark.apps.cli import main
@@ -34,35 +31,12 @@ BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "xray_landmarks"
 ONE_VIEW = {"views": [[0, 1]]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    """MONAI sets up logging for the whole process; put it back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    root.handlers[:], root.level = handlers, level
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, train_two_steps: Callable[..., None]) -> Path:
     """Films, 3 of 17 annotated ones trained on, and the model."""
     folder = tmp_path_factory.mktemp("calibrate")
     write_synthetic_dataset(folder / "films", training=17, test=1, unlabelled=0, size=(200, 216))
-    run(
-        run_id="train",
-        config_file=str(BUNDLE / "configs" / "train.yaml"),
-        dataset_dir=str(folder / "films"),
-        output_dir=str(folder / "model"),
-        architecture="diffusion-tiny",
-        spatial_size=[64, 64],
-        label_budget=3,
-        epochs=1,
-        steps_per_epoch=2,
-        batch_size=1,
-        precision="float32",
-    )
+    train_two_steps(folder / "films", folder / "model", label_budget=3)
     return folder
 
 

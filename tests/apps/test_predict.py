@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +31,12 @@ TABLES = {"landmarks.csv", "measurements.csv"}
 SCHEMA = json.loads(Path(monai_landmark.results.__file__).with_name("landmark_result.schema.json").read_text())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    """MONAI sets up logging for the whole process; put it back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    root.handlers[:], root.level = handlers, level
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory, train_two_steps: Callable[..., None]) -> Path:
     """Folder of a model that the bundle trained for two steps."""
     folder = tmp_path_factory.mktemp("model")
     write_synthetic_dataset(folder / "films", training=3, test=0, unlabelled=0, size=(200, 216))
-    run(
-        run_id="train",
-        config_file=str(BUNDLE / "configs" / "train.yaml"),
-        dataset_dir=str(folder / "films"),
-        output_dir=str(folder),
-        architecture="diffusion-tiny",
-        spatial_size=[64, 64],
-        epochs=1,
-        steps_per_epoch=2,
-        batch_size=1,
-        precision="float32",
-    )
+    train_two_steps(folder / "films", folder)
     return folder
 
 
