@@ -95,8 +95,10 @@ class Pacs:
             connection.close()
 
     def changes(self) -> int:
-        """How often anything was stored in it, changed or removed."""
-        return int(self.ask("GET", "/changes?last")[1]["Last"])
+        """How often anything was stored in it, changed or removed; that all is quiet (``Stable...``) is no change."""
+        seen = self.ask("GET", "/changes?limit=1000")[1]
+        assert seen["Done"]
+        return sum(not change["ChangeType"].startswith("Stable") for change in seen["Changes"])
 
 
 def free_port() -> int:
