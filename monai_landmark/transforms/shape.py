@@ -1,17 +1,20 @@
 """A shape learned from the annotated films: it tells a gross error, a landmark far from where the others say it is.
 
 Similarity alignment of a mean shape (Procrustes; Gower, Psychometrika 1975), robust to a few false points by Cauchy
-weights.
+weights. Where each landmark has several candidates, as a map has several peaks, the alignment is that of the two
+candidates of two landmarks that explains all maps best (random sample consensus, Fischler and Bolles, Commun. ACM
+1981, with every sample tried and likelihoods in place of counts).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.transforms import MapTransform
 from numpy.typing import ArrayLike, NDArray
 
@@ -32,6 +35,9 @@ _FEWEST_LANDMARKS = 5  # below that, one false point bends the alignment as much
 _FEWEST_FILMS = 3
 _LEAST_RESIDUAL = 1e-3  # of the shape's size: nobody is surer, and films annotated alike would give none at all
 _STEPS = 20
+_CANDIDATES = 3  # peaks of a map that may be the landmark
+_PEAK_PX = 8  # between two of them, at least; a landmark is decoded within this radius of the one that is chosen
+_ANCHORS = 20  # landmarks, those with the highest peaks, whose pairs are tried as alignments
 
 
 def _similarity(source: FloatArray, target: FloatArray, weights: FloatArray) -> Similarity:
@@ -46,6 +52,20 @@ def _similarity(source: FloatArray, target: FloatArray, weights: FloatArray) -> 
 def _apply(similarity: Similarity, points: FloatArray) -> FloatArray:
     moved = similarity[0] * (points @ np.array([1, 1j])) + similarity[1]
     return np.stack([moved.real, moved.imag], axis=-1)
+
+
+class ShapeFit(NamedTuple):
+    """What a shape says of one film.
+
+    Attributes:
+        chosen: ``(K,)`` the candidate of each landmark that fits the others.
+        places: ``(K, 2)`` expected positions.
+        reach: ``(K,)`` how far a true landmark strays from them (root mean square).
+    """
+
+    chosen: NDArray[np.intp]
+    places: FloatArray
+    reach: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +136,46 @@ class LandmarkShape:
             weights = 1.0 / (1.0 + (distance / (scale * self.residual[found])) ** 2)
         return _apply(similarity, self.mean), scale * self.residual
 
+    def explain(self, candidates: ArrayLike, log_shares: ArrayLike) -> ShapeFit | None:
+        """Which candidate of each landmark fits those of the others.
+
+        The score of an alignment is the product over the landmarks of their best candidate's share times a bivariate
+        Cauchy density about the place that the alignment gives the landmark. The density's maximum counts as 1 at every
+        scale: normalized, it would let a shape that has shrunk to two close candidates explain a poor film.
+
+        Args:
+            candidates: ``(K, M, 2)`` (x, y) of M candidates for each landmark.
+            log_shares: ``(K, M)`` how likely each is by itself, as a logarithm; -inf or NaN where there is none.
+
+        Returns:
+            That of the best alignment; None where fewer than five landmarks have a candidate, or all lie in one place.
+        """
+        z = np.asarray(candidates, dtype=np.float64) @ np.array([1, 1j])
+        shares = np.asarray(log_shares, dtype=np.float64)
+        shares = np.where(np.isfinite(shares), shares, -np.inf)
+        found = np.flatnonzero(np.isfinite(shares).any(axis=1))
+        if len(found) < _FEWEST_LANDMARKS:
+            return None
+        mean = self.mean @ np.array([1, 1j])
+        sure = found[np.argsort(-shares[found].max(axis=1), kind="stable")][:_ANCHORS]
+        first, second = (sure[index] for index in np.triu_indices(len(sure), 1))
+        apart = np.abs(mean[first] - mean[second]) > self.residual[first] + self.residual[second]
+        first, second = first[apart], second[apart]
+        turn = (z[first][:, :, None] - z[second][:, None]) / (mean[first] - mean[second])[:, None, None]
+        shift = z[first][:, :, None] - turn * mean[first][:, None, None]
+        given = np.isfinite(shares[first][:, :, None] + shares[second][:, None]) & (np.abs(turn) > 0)
+        if not given.any():
+            return None
+        turn, shift = turn[given][:, None], shift[given][:, None]
+        off = np.abs(z[found] - (turn * mean[found] + shift)[..., None])
+        reach = (np.abs(turn) * self.residual[found])[..., None]
+        likely = shares[found] - 1.5 * np.log1p((off / reach) ** 2)
+        best = int(likely.max(axis=-1).sum(axis=-1).argmax())
+        chosen = np.zeros(len(z), dtype=np.intp)
+        chosen[found] = likely[best].argmax(axis=-1)
+        similarity = np.array([turn[best, 0], shift[best, 0]])
+        return ShapeFit(chosen, _apply(similarity, self.mean), abs(similarity[0]) * self.residual)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists for ``model.json``."""
         return {"mean": self.mean.tolist(), "residual": self.residual.tolist()}
@@ -152,10 +212,31 @@ def shape_of_films(films: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return None if shape is None else shape.to_dict()
 
 
-class DecodeLandmarksd(MapTransform):
-    """Decode maps to landmarks in mm; one that is far off the shape is looked for again near its expected place.
+def _highest_peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(K, M, 2)`` (x, y) of the highest peaks of ``(K, H, W)`` logits, and ``(K, M)`` logarithms of their shares.
 
-    A landmark within ``gate`` times its usual distance is left exactly as decoded.
+    The maximum of a square block is a peak where no neighboring block has a higher one.
+    """
+    tops, index = F.max_pool2d(logits[None], _PEAK_PX, _PEAK_PX, ceil_mode=True, return_indices=True)
+    peaks = torch.where(tops == F.max_pool2d(tops, 3, 1, 1), tops, -torch.inf)[0].flatten(1)
+    highest, block = peaks.topk(min(_CANDIDATES, peaks.shape[1]))
+    pixel, width = index[0].flatten(1).gather(1, block), logits.shape[-1]
+    points = torch.stack((pixel % width, torch.div(pixel, width, rounding_mode="floor")), dim=-1)
+    return points.to(logits.dtype), highest - logits.flatten(1).logsumexp(1, keepdim=True)
+
+
+def _squared_distance(map_: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    """``(H, W)`` squared distance in pixels of a map's pixels from a point (x, y)."""
+    rows, cols = (torch.arange(n) for n in map_.shape)
+    return ((rows - point[1]) ** 2)[:, None] + ((cols - point[0]) ** 2)[None]
+
+
+class DecodeLandmarksd(MapTransform):
+    """Decode maps to landmarks in mm; what does not fit the shape is looked for again.
+
+    Of the three highest peaks of each map those are taken that fit each other (:meth:`LandmarkShape.explain`), so that
+    a landmark whose left and right are exchanged is corrected by the others. One that is still beyond ``gate`` times
+    its usual distance is decoded near its expected place. One whose highest peak fits is left exactly as decoded.
 
     Args:
         keys: keys of ``(K, H, W)`` logits; the points ``(K, 2)`` in mm take their place.
@@ -201,30 +282,38 @@ class DecodeLandmarksd(MapTransform):
         for key in self.keys:
             logits = torch.as_tensor(decoded[key]).detach().float().cpu().contiguous()  # each map one block
             points, confidence = self.decode.decode_with_confidence(logits)
+            for index, again in self._found_again(logits, points, affine):
+                points[index] = again
+                confidence[index] = self._mass_near(logits[index], again)
             points_mm = grid_to_mm(points, affine)
-            for index, place, reach in self._far_off(points_mm.numpy()):
-                prior = self._prior(torch.as_tensor(place), reach, affine, logits.shape[-2:])
-                again = self.decode(logits[index : index + 1] + prior)
-                points_mm[index] = grid_to_mm(again, affine)[0]
-                confidence[index] = self._mass_near(logits[index], again[0])
             expected = self.scales * expected_radial_error(logits, affine, points_mm)
             decoded |= {key: points_mm, self.confidence_key: confidence, self.expected_key: expected}
         return decoded
 
-    def _far_off(self, points: FloatArray) -> list[tuple[int, FloatArray, float]]:
-        """Index, expected place and usual distance of the landmarks that are beyond the gate."""
-        expected = None if self.shape is None else self.shape.expected(points)
-        if expected is None:
-            return []
-        places, reach = expected
-        distance = np.linalg.norm(points - places, axis=-1)
-        return [(int(i), places[i], float(reach[i])) for i in np.flatnonzero(distance > self.gate * reach)]
+    def _found_again(
+        self, logits: torch.Tensor, points: torch.Tensor, affine: Any
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Index and ``(2,)`` grid position of the landmarks that are not at their map's highest peak."""
+        if self.shape is None:
+            return
+        peaks, log_shares = _highest_peaks(logits)
+        fit = self.shape.explain(grid_to_mm(peaks, affine).numpy(), log_shares.numpy())
+        if fit is None:
+            return
+        near = points.clone()
+        for index in np.flatnonzero(fit.chosen):
+            far = _squared_distance(logits[index], peaks[index, fit.chosen[index]]) > _PEAK_PX**2
+            near[index] = self.decode(logits[index : index + 1].masked_fill(far, -torch.inf))[0]
+        off = np.linalg.norm(grid_to_mm(near, affine).numpy() - fit.places, axis=-1) > self.gate * fit.reach
+        for index in np.flatnonzero(off):
+            prior = self._prior(torch.as_tensor(fit.places[index]), fit.reach[index], affine, logits.shape[-2:])
+            near[index] = self.decode(logits[index : index + 1] + prior)[0]
+        for index in np.flatnonzero(off | (fit.chosen > 0)):
+            yield int(index), near[index]
 
     def _mass_near(self, logits: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
         """Share of the map's own probability, without the prior, within the decoder's radius of a point."""
-        rows, cols = (torch.arange(n) for n in logits.shape)
-        squared = ((rows - point[1]) ** 2)[:, None] + ((cols - point[0]) ** 2)[None]
-        near = squared <= self.decode.confidence_radius_px**2
+        near = _squared_distance(logits, point) <= self.decode.confidence_radius_px**2
         share: torch.Tensor = logits.flatten().softmax(dim=0).view_as(logits)[near].sum()
         return share
 

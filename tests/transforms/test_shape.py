@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -104,7 +105,62 @@ def test_a_false_peak_gives_way_to_the_one_near_the_shape() -> None:
     assert 0.2 < float(guarded["confidence"][2]) < 0.5 < float(guarded["confidence"][0])
 
 
-def test_landmarks_within_the_gate_stay_exactly_as_decoded() -> None:
+def test_landmarks_that_fit_stay_exactly_as_decoded() -> None:
     shape = shape_of_films([{"landmarks": film.tolist(), "spacing": None} for film in _films()])
     item = _item(_films(1, jitter=1.5, seed=9)[0])
     assert torch.equal(DecodeLandmarksd(shape=shape)(item)["pred"], DecodeLandmarksd(shape=None)(item)["pred"])
+
+
+def test_a_landmark_taken_for_its_mirror_image_is_told_by_the_others() -> None:
+    """Two of seven at each other's place, each with a lower peak at its own: neither is beyond the gate by much."""
+    shape = shape_of_films([{"landmarks": film.tolist(), "spacing": None} for film in _films(jitter=6.0)])
+    item = _item(MEAN, ghost=(0, MEAN[1]))
+    item["pred"][1] = _item(MEAN, ghost=(1, MEAN[0]))["pred"][1]
+    trusting, guarded = (DecodeLandmarksd(shape=known)(item) for known in (None, shape))
+    assert np.linalg.norm(trusting["pred"][:2].numpy() - MEAN[:2], axis=-1).min() > 45
+    assert np.linalg.norm(guarded["pred"].numpy() - MEAN, axis=-1).max() < 0.5
+    assert (guarded["confidence"][:2] < 0.5).all() and (guarded["expected_error"][:2] > 20).all()
+
+
+def test_the_best_explanation_is_found() -> None:
+    """Held against every choice of candidates, each aligned by least squares."""
+    shape = LandmarkShape.fit(_films(40))
+    assert shape is not None
+    random = np.random.default_rng(3)
+    truth = _films(1, jitter=0.5, seed=11)[0]
+    candidates = random.uniform(0, 80, (7, 2, 2))
+    own = random.integers(0, 2, 7)
+    candidates[np.arange(7), own] = truth
+    fit = shape.explain(candidates, np.log(random.uniform(0.1, 0.9, (7, 2))))
+    assert fit is not None
+    np.testing.assert_array_equal(fit.chosen, own)
+    assert np.linalg.norm(fit.places - truth, axis=-1).max() < 6.0
+
+    def misfit(choice: tuple[int, ...]) -> float:
+        points = candidates[np.arange(7), list(choice)]
+        source = np.stack([MEAN[:, 0], MEAN[:, 1]], -1) - MEAN.mean(0)
+        z, w = source @ np.array([1, 1j]), (points - points.mean(0)) @ np.array([1, 1j])
+        return float(np.abs(w - (np.conj(z) * w).sum() / (np.abs(z) ** 2).sum() * z).sum())
+
+    assert min(itertools.product((0, 1), repeat=7), key=misfit) == tuple(own)
+
+
+def test_no_candidate_no_explanation() -> None:
+    shape = LandmarkShape.fit(_films())
+    assert shape is not None
+    shares = np.zeros((7, 1))
+    shares[:2] = -np.inf
+    points = _films(1, jitter=0.0, seed=5)[0]
+    fit = shape.explain(points[:, None], shares)
+    assert fit is not None and np.linalg.norm(fit.places - points, axis=-1).max() < 3.0
+    shares[2] = np.nan
+    assert shape.explain(points[:, None], shares) is None
+    assert shape.explain(np.zeros((7, 1, 2)), np.zeros((7, 1))) is None
+
+
+def test_maps_without_a_peak_stay_without_a_point() -> None:
+    shape = shape_of_films([{"landmarks": film.tolist(), "spacing": None} for film in _films()])
+    item = _item(MEAN)
+    item["pred"][4] = torch.nan
+    found = DecodeLandmarksd(shape=shape)(item)["pred"]
+    assert found[4].isnan().all() and np.linalg.norm(np.delete(found.numpy() - MEAN, 4, 0), axis=-1).max() < 0.5
