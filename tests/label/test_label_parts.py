@@ -51,7 +51,7 @@ def result(film: str = "one", **values: Any) -> LandmarkResult:
 
 
 # ---- ids, tags, numbers ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("text", ["film-1", "Ärztin 7", "1.2.840.10008.1", new_id()])
+@pytest.mark.parametrize("text", ["film-1", "Ärztin 7", "1.2.840.10008.1", pytest.param(new_id(), id="new")])
 def test_ids_of_films_are_taken(text: str) -> None:
     assert check_id(text) == text
 
