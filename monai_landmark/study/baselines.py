@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def baseline_results(
         raise ConfigurationError(
             "a film cannot tell its own landmarks",
             field="labeled, films",
-            value=twice,
+            value=", ".join(Path(name).name for name in twice),
             expected="films to measure that are not among the labelled ones",
         )
     detect: Callable[[Item], LandmarkResult]
