@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -53,19 +52,18 @@ class Suspicion:
     reason: str
 
 
-def audit_labels(path: str | PathLike[str]) -> list[Suspicion]:
+def audit_labels(datalist: Datalist) -> list[Suspicion]:
     """Look at all annotated films of a datalist.
 
     Args:
-        path: the datalist JSON.
+        datalist: with its schema and the pictures that occur twice.
 
     Returns:
         As :func:`audit_annotations`.
 
     Raises:
-        AnnotationError: the datalist is broken.
+        AnnotationError: the datalist's schema is broken.
     """
-    datalist = Datalist.load(path)
     schema = None if datalist.schema is None else LandmarkSchema.load(datalist.schema)
     items = [item for _, item in datalist.items()]
     same = [tuple(pair["films"]) for pair in datalist.duplicates if pair["identical"]]

@@ -118,3 +118,22 @@ def test_hand_sample(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "hand.json"
     assert run("dha", shared_data / "hand", "--out", out, "--spacing-rule", "header") == 0
     assert {item["spacing_source"] for _, item in Datalist.load(out).items()} == {"uncalibrated"}
+
+
+def test_annotations_that_look_wrong_are_told(films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    marks, corners = tmp_path / "marks.csv", np.array([[4, 5], [24, 6], [5, 33], [25, 35], [12, 18]], dtype=float)
+    header = "film," + ",".join(f"p{k}_{axis}" for k in range(5) for axis in "xy")
+
+    def written(mirrored: int | None) -> str:
+        rows = [header]
+        for number in range(5):
+            points = corners + np.random.default_rng(number).normal(0, 0.4, corners.shape)
+            points = [29, 0] + points * [-1, 1] if number == mirrored else points
+            rows.append(f"f{number}.png," + ",".join(f"{value:.2f}" for value in points.ravel()))
+        marks.write_text("\n".join(rows) + "\n")
+        assert run("folder", films, "--out", tmp_path / "datalist.json", "--annotations", marks) == 0
+        return capsys.readouterr().out
+
+    assert "look at" not in written(None)
+    told = written(2)
+    assert "Annotations to look at: 1" in told and "mirrored" in told and "f2" in told

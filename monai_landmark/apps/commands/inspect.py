@@ -13,7 +13,7 @@ from rich.table import Table
 from monai_landmark.apps.commands.tables import pair_table, reason_table, show_progress, suspicion_table
 from monai_landmark.data.annotations import FORMATS
 from monai_landmark.data.audit import Audit, audit_datalist, audit_folder
-from monai_landmark.data.datalist import dump_lines
+from monai_landmark.data.datalist import Datalist, dump_lines
 from monai_landmark.data.spacing import check_spacing
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.files import write_text
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         audit = audit_datalist(args.path, progress=show_progress, cache=args.cache)
         from monai_landmark.results.label_audit import audit_labels  # with torch; a folder needs none of it
 
-        suspicions = audit_labels(args.path)
+        suspicions = audit_labels(Datalist.load(args.path))
     else:
         spacing = None if args.spacing is None else check_spacing(args.spacing, field="--spacing")
         audit = audit_folder(

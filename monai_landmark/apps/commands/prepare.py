@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if any("landmarks" in item for _, item in datalist.items()):
         from monai_landmark.results.label_audit import audit_labels  # with torch; films alone need none of it
 
-        if suspicions := audit_labels(args.out):
+        if suspicions := audit_labels(datalist):
             Console().print(suspicion_table(suspicions))
     Console().print(f"wrote {args.out}", markup=False, highlight=False)
     return 3 if any(entry.by == "fault" for entry in datalist.left_out) else 0
