@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["PrecisionInferer", "fast_dtype"]
 
@@ -26,6 +28,26 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
     if kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return torch.bfloat16
     return torch.float32
+
+
+class _GroupedConvolutionsInFloat32(TorchFunctionMode):
+    """Depthwise and other grouped convolutions leave autocast.
+
+    oneDNN has no fast backward pass of them in bfloat16 on a CPU: it takes 4 to 20 times as long as in float32, which
+    is half of a training step of an EfficientNet (benchmarks/train_step.py).
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """See PyTorch; ``conv2d(input, weight, bias, stride, padding, dilation, groups)``."""
+        words = dict(kwargs or {})
+        groups = args[6] if len(args) > 6 else words.get("groups", 1)
+        if func is not torch.conv2d or groups == 1:
+            return func(*args, **words)
+        image, *rest = args
+        with torch.autocast("cpu", enabled=False):
+            return func(image.float(), *rest, **words).to(image.dtype)
 
 
 class PrecisionInferer(Inferer):
@@ -56,7 +78,9 @@ class PrecisionInferer(Inferer):
         dtype = fast_dtype(inputs.device) if self.dtype == "auto" else getattr(torch, self.dtype)
         plain = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
         plain = plain.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
+        learns = kind == "cpu" and dtype != torch.float32 and torch.is_grad_enabled()
+        grouped: AbstractContextManager[Any] = _GroupedConvolutionsInFloat32() if learns else nullcontext()
+        with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32), grouped:
             run = network if self.inferer is None else self.inferer
             output = run(plain, *args, **kwargs) if run is network else run(plain, network, *args, **kwargs)
         if isinstance(output, Mapping):

@@ -64,6 +64,33 @@ def test_gradients_are_float32():
     assert network.conv.weight.grad.dtype == torch.float32 and network.conv.weight.grad.abs().sum() > 0
 
 
+class Depthwise(Spy):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 1, 1))
+
+
+def test_grouped_convolutions_learn_in_float32():
+    network, image, seen = Depthwise(), torch.randn(2, 1, 8, 8), []
+    network.conv[1].weight.register_hook(lambda gradient: seen.append(gradient))
+    for name in ("float32", "bfloat16"):
+        network.zero_grad()
+        PrecisionInferer(dtype=name)(image, network).square().mean().backward()
+    assert network.types == [torch.float32, torch.bfloat16]
+    torch.testing.assert_close(*seen, rtol=0.1, atol=0.02)
+    convolution = network.conv[1]
+    with torch.no_grad():  # a single grouped convolution is exact: its input and weights were never rounded
+        exact = convolution(image.expand(2, 4, 8, 8))
+    found = PrecisionInferer(dtype="bfloat16")(image.expand(2, 4, 8, 8), convolution)
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-6)
+
+
+def test_grouped_convolutions_predict_in_bfloat16():
+    convolution, image = nn.Conv2d(4, 4, 3, groups=4), torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        assert not torch.equal(PrecisionInferer(dtype="bfloat16")(image, convolution), convolution(image))
+
+
 def test_around_the_diffusion_inferer():
     small = {"channels": (8, 8), "norm_num_groups": 8, "num_head_channels": 8, "num_res_blocks": 1}
     network, schedule = DiffusionUNet(**small).eval(), DDPMScheduler(10)
