@@ -14,8 +14,6 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from workflow import run_bundle
 
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.datalist import Datalist, load_datalist
@@ -113,21 +112,10 @@ class Game:
 
     def _train(self, folder: Path, labeled: Sequence[str], seed: int, before: Path | None) -> None:
         start = self.weights if before is None else before / "model" / "model.safetensors"
-        words = {"datalist": self.datalist, "output_dir": folder / "model", "label_order": folder / "order.csv"}
-        words |= {"label_budget": len(labeled), "seed": seed, "initialization": start}
-        words |= {"spatial_size": list(GRID), "epochs": EPOCHS}
-        options = [word for key, value in words.items() for word in (f"--{key}", str(value))]
-        command = [
-            sys.executable,
-            "-m",
-            "monai.bundle",
-            "run",
-            "train",
-            "--config_file",
-            f"{BUNDLE}/configs/train.yaml",
-        ]
-        with (folder / "log.txt").open("w") as log:
-            subprocess.run([*command, *options], check=True, stdout=log, stderr=log)
+        keys = {"datalist": self.datalist, "output_dir": folder / "model", "label_order": folder / "order.csv"}
+        texts = {name: str(path) for name, path in {**keys, "initialization": start}.items()}
+        numbers = {"label_budget": len(labeled), "seed": seed, "spatial_size": list(GRID), "epochs": EPOCHS}
+        run_bundle(Path(BUNDLE), "train", "train", "train", **texts, **numbers)
 
     def _measure(self, folder: Path, section: str, output: Path) -> None:
         predictor = LandmarkPredictor(BUNDLE, folder / "model", calibration=None, views=VIEWS)

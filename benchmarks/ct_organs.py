@@ -34,8 +34,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 import torch
-from monai.bundle import create_workflow
 from records import add_records
+from workflow import run_bundle
 
 from monai_landmark.data.datasets.scans import in_blocks, prepare_scans
 from monai_landmark.data.datasets.split import Fractions
@@ -131,27 +131,11 @@ def prepare(ct: Path, work: Path) -> None:
         found.save(work / f"{name}.json")
 
 
-def run_bundle(config: str, kind: str, command: str, **keys: Any) -> None:
-    """One of the bundle's commands in this process: a new interpreter would take longer than the training.
-
-    Args:
-        config: name of the config file.
-        kind: of MONAI's workflow.
-        command: id that is run.
-        **keys: overrides.
-    """
-    file, meta = BUNDLE / "configs" / f"{config}.yaml", BUNDLE / "configs" / "metadata.json"
-    options = {"config_file": str(file), "meta_file": str(meta), "workflow_type": kind, "run_id": command}
-    workflow = create_workflow(**options, logging_file=False, bundle_root=str(BUNDLE), **keys)
-    workflow.run()
-    workflow.finalize()
-
-
 def pretrain(work: Path, epochs: int) -> None:
     """Pre-train on the training blocks of the first scan; the second and the test blocks are kept out."""
     keys = {**COMMON, **PRETRAIN, "epochs": epochs, "evaluation": [str(work / "two.json")]}
     folders = {"datalist": str(work / "one.json"), "output_dir": str(work / "pretrained")}
-    run_bundle("pretrain", "train", "pretrain", **folders, **keys)
+    run_bundle(BUNDLE, "pretrain", "train", "pretrain", **folders, **keys)
 
 
 def run_cell(cell: Cell, work: Path, start: dict[str, Any]) -> None:
@@ -168,10 +152,10 @@ def run_cell(cell: Cell, work: Path, start: dict[str, Any]) -> None:
     began = time.process_time()
     rate = {"learning_rate": RATES.get(start["architecture"], 0.01)}
     keys = {**COMMON, **TRAIN, **rate, **start, **MODES[cell.mode], "label_budget": cell.budget, "seed": cell.seed}
-    run_bundle("train", "train", "train", datalist=str(work / "one.json"), output_dir=str(folder), **keys)
+    run_bundle(BUNDLE, "train", "train", "train", datalist=str(work / "one.json"), output_dir=str(folder), **keys)
     for name in SCANS:
         out = {"datalist": str(work / f"{name}.json"), "model_dir": str(folder), "output_dir": str(folder / name)}
-        run_bundle("evaluate", "evaluation", "evaluate", **out, surfaces=False, pictures=3, precision="float32")
+        run_bundle(BUNDLE, "evaluate", "evaluation", "evaluate", **out, surfaces=False, pictures=3, precision="float32")
     done = {"cpu_s": round(time.process_time() - began, 1), "commit": short_commit(), "date": time.strftime("%Y-%m-%d")}
     write_text(folder / "done.json", json.dumps(done) + "\n")
     for name in ("checkpoint.pt", "previous_checkpoint.pt", "model.pt"):
@@ -256,7 +240,14 @@ def drawn(work: Path, weights: str | None, count: int, steps: int, command: str)
     keys = {"datalist": str(work / "one.json"), "reference": str(work / "two.json"), "count": count, "steps": steps}
     judge = {"judge": "tf_efficientnet_lite0", "judge_weights": weights, **window}
     run_bundle(
-        "sample", "infer", "sample", pretrained=str(work / "pretrained"), output_dir=str(folder), **keys, **judge
+        BUNDLE,
+        "sample",
+        "infer",
+        "sample",
+        pretrained=str(work / "pretrained"),
+        output_dir=str(folder),
+        **keys,
+        **judge,
     )
     found = json.loads((folder / "fidelity.json").read_text())["fidelity"]
     trained = json.loads((work / "pretrained" / "model.json").read_text())["steps"]
