@@ -63,6 +63,7 @@ class Game:
 
     def __init__(self, datalist: Path, weights: Path, work: Path) -> None:
         self.datalist, self.weights, self.work = datalist, weights, work
+        self.loaded: dict[str, Any] = {}  # films on the network's grid, which is the same in every round
         tested = {film["id"] for film in load_datalist(datalist, "test")}
         films = load_datalist(datalist, "training")
         self.films = {film["id"]: film for film in films if not tested & {*film.get("near_duplicates", [])}}
@@ -107,7 +108,7 @@ class Game:
 
     def _scores(self, model: Path) -> dict[str, float]:
         """Mean expected error of every film, as the server scores it."""
-        predictor = LandmarkPredictor(BUNDLE, model / "model", calibration=None, views=VIEWS)
+        predictor = self._predictor(model)
         return {name: float(np.nanmean(predictor(item).expected_error_mm)) for name, item in sorted(self.films.items())}
 
     def _train(self, folder: Path, labeled: Sequence[str], seed: int, before: Path | None) -> None:
@@ -117,8 +118,21 @@ class Game:
         numbers = {"label_budget": len(labeled), "seed": seed, "spatial_size": list(GRID), "epochs": EPOCHS}
         run_bundle(Path(BUNDLE), "train", "train", "train", **texts, **numbers)
 
-    def _measure(self, folder: Path, section: str, output: Path) -> None:
+    def _predictor(self, folder: Path) -> LandmarkPredictor:
+        """The network of a round; it reads no film that another one has read."""
         predictor = LandmarkPredictor(BUNDLE, folder / "model", calibration=None, views=VIEWS)
+        read = predictor.preprocessing
+
+        def load(item: dict[str, Any]) -> dict[str, Any]:
+            if item["image"] not in self.loaded:
+                self.loaded[item["image"]] = read(item)
+            return dict(self.loaded[item["image"]])
+
+        predictor.preprocessing = load
+        return predictor
+
+    def _measure(self, folder: Path, section: str, output: Path) -> None:
+        predictor = self._predictor(folder)
         results = [predictor(item) for item in load_datalist(self.datalist, section)]
         write_evaluation(results, self.schema, predictor.card, self.datalist, section, output)
 
