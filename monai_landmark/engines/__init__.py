@@ -5,6 +5,7 @@ from monai_landmark.engines.batches import image_and, image_told_source, loss_of
 from monai_landmark.engines.checkpoints import ModelSaver, TrainingStateSaver, save_model
 from monai_landmark.engines.global_loss import GlobalLossHandler
 from monai_landmark.engines.guards import NonFiniteLossGuard
+from monai_landmark.engines.heap import keep_freed_memory
 from monai_landmark.engines.mixture import MixtureInferer, inference_facts
 from monai_landmark.engines.precision import PrecisionInferer
 from monai_landmark.engines.progress import ProgressHandler, TransferReportHandler
@@ -35,6 +36,7 @@ __all__ = [
     "image_and",
     "image_told_source",
     "inference_facts",
+    "keep_freed_memory",
     "loss_of",
     "lower_is_better",
     "replace_file",

@@ -30,11 +30,6 @@ except ImportError:  # Windows
 
 __all__ = ["Outcome", "Task", "cell_task", "run_task", "study_tasks"]
 
-# For glibc: memory goes back to the system rarely and comes in large pages. A training step allocates hundreds of
-# megabytes anew, and the faults of small pages are a quarter to a third of its time (benchmarks/train_step.py).
-_HEAP = ("hugetlb=1", "mmap_max=0", "trim_threshold=8589934592", "top_pad=268435456")
-LARGE_PAGES = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{setting}" for setting in _HEAP)}
-
 WORK = "{work}"  # stands for the study's folder in a command, so that the folder can move
 
 Command = tuple[str, ...]
@@ -173,7 +168,7 @@ def _run_commands(task: Task, work: str, threads: int, log: IO[str]) -> Outcome:
     commands = [[word.replace(WORK, str(work)) for word in command] for command in task.commands]
     facts: dict[str, Any] = {"identity": task.identity(), "commands": commands, "needs": task.needs}
     write_text(folder / "task.json", json.dumps(facts, indent=2) + "\n")
-    environment = {**LARGE_PAGES, **os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else dict(os.environ)
     began = time.monotonic()
     for words in commands:
         print("python -m", *words, file=log, flush=True)

@@ -176,17 +176,6 @@ class TestRun:
         run_task(Task("cells/a", (command,)), str(tmp_path), threads=3)
         assert (tmp_path / "threads").read_text() == "3"
 
-    @pytest.mark.parametrize(
-        ("own", "expected"), [(None, "glibc.malloc.hugetlb=1"), ("glibc.malloc.check=3", "glibc.malloc.check=3")]
-    )
-    def test_jobs_keep_their_memory_unless_told_otherwise(self, monkeypatch, own, expected, tmp_path: Path) -> None:
-        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-        if own:
-            monkeypatch.setenv("GLIBC_TUNABLES", own)
-        command = line(f"import os; open(r'{WORK}/heap', 'w').write(os.environ['GLIBC_TUNABLES'])")
-        run_task(Task("cells/a", (command,)), str(tmp_path))
-        assert (tmp_path / "heap").read_text().split(":")[0] == expected
-
     @pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
     def test_a_command_that_outlived_its_study_is_waited_for(self, tmp_path: Path) -> None:
         """As after kill -9 of the study, or of a Ray worker: its command still trains."""
