@@ -11,16 +11,23 @@ bfloat16 is autocast as PyTorch has it; *bfloat16* leaves grouped convolutions i
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import torch
+from heatmap import machine
+from records import add_records, summary
 
 from monai_landmark.engines import PrecisionInferer, keep_freed_memory, precision
 from monai_landmark.losses import SpatialNLLLoss
+from monai_landmark.manifest import short_commit
 from monai_landmark.networks import landmark_network
 
 LANDMARKS = 19
@@ -61,6 +68,29 @@ def seconds_a_step(way: str, grid: tuple[int, int], films: int, steps: int, thre
     return min(taken[1:])
 
 
+def records(ratios: Mapping[str, Sequence[float]], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """How many times as fast as float32 each way is, see docs/design.md section 8.
+
+    Args:
+        ratios: of every way, one a round.
+        args: the command line.
+
+    Returns:
+        The records.
+    """
+    command = shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]])
+    facts = {"unit": "1", "n": args.rounds, "seeds": [0], "command": command, "commit": short_commit()}
+    facts |= {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "split": "none: noise in place of films"}
+    facts |= {"reader": "none", "labels": 0, "near_duplicates": "none"}
+    facts["notes"] = f"processor time of the fastest step of {args.films} films, {args.threads} thread; rounds by turns"
+    grid = f"{args.grid[0]}x{args.grid[1]}"
+    return [
+        {"name": f"train_step/{grid}/{way.replace(', ', '_').replace(' ', '_')}/ratio_to_float32", **facts}
+        | summary(values, 2, statistics.median)
+        for way, values in ratios.items()
+    ]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -69,6 +99,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="file of the records")
     parser.add_argument("--way", choices=WAYS, help="time this one, in this process")
     args = parser.parse_args()
     if args.way:
@@ -80,11 +111,13 @@ def main() -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[way].append(float(done.stdout.split()[-1]))
+    ratios = {way: [plain / own for plain, own in zip(found["float32"], found[way], strict=True)] for way in WAYS}
     print("| way | s a step | times as fast as float32 |\n| --- | --- | --- |")
-    for way, taken in found.items():
-        ratios = [plain / own for plain, own in zip(found["float32"], taken, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        print(f"| {way} | {statistics.median(taken):.2f} | {spread} |")
+    for way, values in ratios.items():
+        spread = f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+        print(f"| {way} | {statistics.median(found[way]):.2f} | {spread} |")
+    if args.json:
+        add_records(args.json, records(ratios, args))
 
 
 if __name__ == "__main__":
