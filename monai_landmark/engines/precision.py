@@ -43,7 +43,7 @@ class _GroupedConvolutionsInFloat32(TorchFunctionMode):
         """See PyTorch; ``conv2d(input, weight, bias, stride, padding, dilation, groups)``."""
         words = dict(kwargs or {})
         groups = args[6] if len(args) > 6 else words.get("groups", 1)
-        if func is not torch.conv2d or groups == 1:
+        if func is not torch.conv2d or groups == 1 or not torch.is_grad_enabled():
             return func(*args, **words)
         image, *rest = args
         with torch.autocast("cpu", enabled=False):
@@ -78,8 +78,8 @@ class PrecisionInferer(Inferer):
         dtype = fast_dtype(inputs.device) if self.dtype == "auto" else getattr(torch, self.dtype)
         plain = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
         plain = plain.contiguous(memory_format=torch.channels_last)
-        learns = kind == "cpu" and dtype != torch.float32 and torch.is_grad_enabled()
-        grouped: AbstractContextManager[Any] = _GroupedConvolutionsInFloat32() if learns else nullcontext()
+        emulated = kind == "cpu" and dtype != torch.float32
+        grouped: AbstractContextManager[Any] = _GroupedConvolutionsInFloat32() if emulated else nullcontext()
         with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32), grouped:
             run = network if self.inferer is None else self.inferer
             output = run(plain, *args, **kwargs) if run is network else run(plain, network, *args, **kwargs)

@@ -90,6 +90,7 @@ class FlowObjective(DiffusionObjective):
         """
         scheduler = RFlowScheduler(**self._settings)
         scheduler.set_timesteps(steps)
+        scheduler.timesteps = scheduler.timesteps.float()  # MONAI's are float16, which autocast on a CPU does not join
         return scheduler
 
     def describe(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_every_member_of_an_ensemble_is_heard(model: Path, films: Path, tmp_path
         (folder / "model.json").write_text(json.dumps(card))
     item = {"image": str(films / "one.dcm"), "id": "one"}
     alone, twice, mixed = (
-        LandmarkPredictor(BUNDLE, first, "cpu", calibration=None, members=members)(item)
+        LandmarkPredictor(BUNDLE, first, "cpu", calibration=None, precision="float32", members=members)(item)
         for members in ([], [str(first)], [str(other)])
     )
     np.testing.assert_allclose(twice.points_px, alone.points_px, atol=1e-3)  # one opinion heard twice

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from monai_landmark.data.geometry import film_affine
-from monai_landmark.engines import MixtureInferer, ViewInferer
+from monai_landmark.engines import MixtureInferer, PrecisionInferer, ViewInferer
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.networks import landmark_network
 from monai_landmark.uncertainty import expected_radial_error
@@ -58,7 +58,7 @@ def test_dropout_draws_are_those_of_the_layer_and_leave_no_trace() -> None:
     network = landmark_network(2, "tf_efficientnet_lite0", dropout=0.5).eval()
     network.head.weight.normal_()
     before, state = network(FILM), torch.random.get_rng_state()
-    inferer = MixtureInferer(samples=3, seed=5)
+    inferer = MixtureInferer(ViewInferer(inferer=PrecisionInferer(dtype="float32")), samples=3, seed=5)
     found = inferer(FILM, network)
     assert torch.equal(torch.random.get_rng_state(), state) and torch.equal(network(FILM), before)
     *_, deep = network.maps(FILM)

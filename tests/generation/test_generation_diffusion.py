@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from monai_landmark.engines import PrecisionInferer
 from monai_landmark.errors import ConfigurationError
 from monai_landmark.generation.diffusion import EmbeddingUNet, GenerationObjective, generation_objective
 from monai_landmark.generation.latents import LatentCodec, film_autoencoder
@@ -155,6 +156,13 @@ class TestDrawing:
         assert torch.equal(*drawn) and drawn[0].shape == (4, 1, 16, 16)
         assert float(drawn[0].abs().max()) <= 1
         assert not torch.equal(drawn[0], draw_films(built, tokens, noise.flip(0), steps=3))
+
+    @pytest.mark.parametrize("name", ["flow", "ddpm"])
+    def test_in_bfloat16(self, name: str) -> None:
+        built, (_, tokens) = objective(name).eval(), batch()
+        noise = torch.randn(4, 1, 16, 16)
+        found = PrecisionInferer(dtype="bfloat16")(noise, lambda start: draw_films(built, tokens, start, steps=3))
+        torch.testing.assert_close(found, draw_films(built, tokens, noise, steps=3), rtol=0, atol=0.1)
 
     def test_guidance_overdraws_the_embedding_and_zero_forgets_it(self) -> None:
         built, (_, tokens) = objective().eval(), batch()
