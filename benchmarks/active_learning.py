@@ -113,10 +113,9 @@ class Game:
 
     def _train(self, folder: Path, labeled: Sequence[str], seed: int, before: Path | None) -> None:
         start = self.weights if before is None else before / "model" / "model.safetensors"
-        keys = {"datalist": self.datalist, "output_dir": folder / "model", "label_order": folder / "order.csv"}
-        texts = {name: str(path) for name, path in {**keys, "initialization": start}.items()}
-        numbers = {"label_budget": len(labeled), "seed": seed, "spatial_size": list(GRID), "epochs": EPOCHS}
-        run_bundle(Path(BUNDLE), "train", "train", "train", **texts, **numbers)
+        files = {"datalist": str(self.datalist), "initialization": str(start), "label_order": str(folder / "order.csv")}
+        keys = {"label_budget": len(labeled), "seed": seed, "spatial_size": list(GRID), "epochs": EPOCHS}
+        run_bundle(Path(BUNDLE), "train", "train", "train", output_dir=str(folder / "model"), **files, **keys)
 
     def _predictor(self, folder: Path) -> LandmarkPredictor:
         """The network of a round; it reads no film that another one has read."""

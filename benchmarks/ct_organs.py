@@ -239,16 +239,8 @@ def drawn(work: Path, weights: str | None, count: int, steps: int, command: str)
     folder, window = work / "drawn", {"darkest_hu": -160, "brightest_hu": 240}
     keys = {"datalist": str(work / "one.json"), "reference": str(work / "two.json"), "count": count, "steps": steps}
     judge = {"judge": "tf_efficientnet_lite0", "judge_weights": weights, **window}
-    run_bundle(
-        BUNDLE,
-        "sample",
-        "infer",
-        "sample",
-        pretrained=str(work / "pretrained"),
-        output_dir=str(folder),
-        **keys,
-        **judge,
-    )
+    folders = {"pretrained": str(work / "pretrained"), "output_dir": str(folder)}
+    run_bundle(BUNDLE, "sample", "infer", "sample", **folders, **keys, **judge)
     found = json.loads((folder / "fidelity.json").read_text())["fidelity"]
     trained = json.loads((work / "pretrained" / "model.json").read_text())["steps"]
     facts = {"n": found["n"], "interval": None, "seeds": [0], "command": command, "commit": short_commit()}

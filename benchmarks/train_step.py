@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from heatmap import machine
+from heatmap import record
 from records import add_records, summary
 
 from monai_landmark.engines import PrecisionInferer, keep_freed_memory, precision
 from monai_landmark.losses import SpatialNLLLoss
-from monai_landmark.manifest import short_commit
 from monai_landmark.networks import landmark_network
 
 LANDMARKS = 19
@@ -78,17 +77,18 @@ def records(ratios: Mapping[str, Sequence[float]], args: argparse.Namespace) -> 
     Returns:
         The records.
     """
-    command = shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]])
-    facts = {"unit": "1", "n": args.rounds, "seeds": [0], "command": command, "commit": short_commit()}
-    facts |= {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "split": "none: noise in place of films"}
-    facts |= {"reader": "none", "labels": 0, "near_duplicates": "none"}
-    facts["notes"] = f"processor time of the fastest step of {args.films} films, {args.threads} thread; rounds by turns"
     grid = f"{args.grid[0]}x{args.grid[1]}"
-    return [
-        {"name": f"train_step/{grid}/{way.replace(', ', '_').replace(' ', '_')}/ratio_to_float32", **facts}
-        | summary(values, 2, statistics.median)
-        for way, values in ratios.items()
-    ]
+    facts = {
+        "command": shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
+        "split": "none: noise in place of films",
+        "notes": f"processor time of the fastest step of {args.films} films, {args.threads} thread; rounds by turns",
+    }
+    found = []
+    for way, values in ratios.items():
+        name = f"train_step/{grid}/{way.replace(', ', '_').replace(' ', '_')}/ratio_to_float32"
+        told = summary(values, 2, statistics.median)
+        found.append(record(name, told["value"], "1", args.rounds, interval=told["interval"], **facts))
+    return found
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, so that it is not cleared and mapped anew in every step.
 
     By default glibc takes large blocks from the system and gives them back one by one, and the faults of their pages
-    are up to a third of a training step on a CPU (``benchmarks/train_step.py``). The process' size stays at its peak.
+    are a fifth of a training step on a CPU (``benchmarks/train_step.py``). The process' size stays at its peak.
 
     Returns:
         Whether it was done; False where the C library is not glibc.

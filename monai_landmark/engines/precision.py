@@ -34,7 +34,7 @@ class _GroupedConvolutionsInFloat32(TorchFunctionMode):
     """Depthwise and other grouped convolutions leave autocast.
 
     oneDNN has no fast backward pass of them in bfloat16 on a CPU: it takes 4 to 20 times as long as in float32, which
-    is half of a training step of an EfficientNet (benchmarks/train_step.py).
+    is a third and more of a training step of an EfficientNet (benchmarks/train_step.py).
     """
 
     def __torch_function__(
@@ -43,7 +43,7 @@ class _GroupedConvolutionsInFloat32(TorchFunctionMode):
         """See PyTorch; ``conv2d(input, weight, bias, stride, padding, dilation, groups)``."""
         words = dict(kwargs or {})
         groups = args[6] if len(args) > 6 else words.get("groups", 1)
-        if func is not torch.conv2d or groups == 1 or not torch.is_grad_enabled():
+        if func is not torch.conv2d or groups == 1:
             return func(*args, **words)
         image, *rest = args
         with torch.autocast("cpu", enabled=False):
@@ -78,9 +78,10 @@ class PrecisionInferer(Inferer):
         dtype = fast_dtype(inputs.device) if self.dtype == "auto" else getattr(torch, self.dtype)
         plain = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
         plain = plain.contiguous(memory_format=torch.channels_last)
-        emulated = kind == "cpu" and dtype != torch.float32
-        grouped: AbstractContextManager[Any] = _GroupedConvolutionsInFloat32() if emulated else nullcontext()
-        with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32), grouped:
+        mixed = dtype != torch.float32
+        slow_backward = mixed and kind == "cpu" and torch.is_grad_enabled()
+        grouped: AbstractContextManager[Any] = _GroupedConvolutionsInFloat32() if slow_backward else nullcontext()
+        with torch.autocast(kind, dtype=dtype, enabled=mixed), grouped:
             run = network if self.inferer is None else self.inferer
             output = run(plain, *args, **kwargs) if run is network else run(plain, network, *args, **kwargs)
         if isinstance(output, Mapping):
