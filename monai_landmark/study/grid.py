@@ -109,6 +109,8 @@ class Study:
         train: keys of ``train.yaml`` for every cell: the same head, augmentation and steps for every row.
         stages: further trainings after the first, each from the one before: keys of ``train.yaml``. One with
             ``self_taught`` also learns from what the network before it predicts on the dataset's other training films.
+        by_budget: budget -> ``train`` and ``stages`` of its cells: keys of ``train.yaml`` before those of ``train``,
+            stages in place of the study's, for more labels are worth longer training.
         pretrain: keys of ``pretrain.yaml`` for every pre-training.
         evaluate: keys of ``evaluate.yaml`` for every cell.
         validation_share: share of each budget that validates instead of training.
@@ -125,6 +127,7 @@ class Study:
     target: Sequence[str] = ()
     train: Settings = field(default_factory=dict)
     stages: Sequence[Settings] = ()
+    by_budget: Mapping[int, Settings] = field(default_factory=dict)
     pretrain: Settings = field(default_factory=dict)
     evaluate: Settings = field(default_factory=dict)
     validation_share: float = 0.0
@@ -161,7 +164,10 @@ class Study:
         known = _known(cls, content, "study", required=("name", "datasets", "initializations", "budgets"))
         known["datasets"] = _named(StudyDataset, known["datasets"], "datasets", required=("datalist",))
         known["initializations"] = _named(Initialization, known["initializations"], "initializations")
-        known["budgets"] = [0 if budget == "all" else budget for budget in _list(known["budgets"], "budgets")]
+        known["budgets"] = [_budget(labels) for labels in _list(known["budgets"], "budgets")]
+        own = known.get("by_budget", {})
+        _refuse("by_budget", own, "budget: {train: ..., stages: ...}", [isinstance(own, dict)])
+        known["by_budget"] = {_budget(labels): settings for labels, settings in own.items()}
         study = cls(**known)
         study._check()
         return study
@@ -184,6 +190,12 @@ class Study:
         found = [(name, labels, seed) for seed, labels, name in drawn if not targets[name].folds]
         return found + [(name, 0, fold) for name, dataset in targets.items() for fold in range(dataset.folds)]
 
+    def for_budget(self, labels: int) -> Study:
+        """The study as the trainings of one budget see it."""
+        own = self.by_budget.get(labels, {})
+        train, stages = {**self.train, **own.get("train", {})}, own.get("stages", self.stages)
+        return dataclasses.replace(self, train=train, stages=stages)
+
     def validation_films(self, labels: int) -> int:
         """How many films of a budget validate."""
         return int(labels * self.validation_share)
@@ -194,6 +206,10 @@ class Study:
         _refuse("modes", self.modes, " | ".join(get_args(Mode)), [mode in get_args(Mode) for mode in self.modes])
         _refuse("validation_share", self.validation_share, "0 to below 1", [0 <= self.validation_share < 1])
         _refuse("target", self.target, " | ".join(self.datasets), [name in self.datasets for name in self.target])
+        for labels, own in self.by_budget.items():
+            _refuse("by_budget", labels, " | ".join(map(str, self.budgets)), [labels in self.budgets])
+            good = isinstance(own, dict) and set(own) <= {"train", "stages"}
+            _refuse(f"by_budget, {labels}", own, "{train: ..., stages: ...}", [good])
         for name, dataset in self.datasets.items():
             _refuse(f"datasets, {name}", dataset.folds, "folds: 0, or at least 2", [_is_count(dataset.folds)])
         if any(dataset.folds for dataset in self.datasets.values()):
@@ -217,6 +233,11 @@ def _expanded(content: Any) -> Any:
     if isinstance(content, list):
         return [_expanded(value) for value in content]
     return os.path.expandvars(os.path.expanduser(content)) if isinstance(content, str) else content
+
+
+def _budget(labels: Any) -> Any:
+    """0 for ``all``."""
+    return 0 if labels == "all" else labels
 
 
 def _is_count(number: Any) -> bool:

@@ -255,6 +255,7 @@ def _source_training(study: Study, cell: Cell, source: str) -> Task:
 
 def _cell_training(study: Study, cell: Cell, start: str, folder: str) -> list[Command]:
     """The trainings of a cell; a frozen network has one."""
+    study = study.for_budget(cell.labels)
     keys: dict[str, Any] = {
         **_train_keys(study, cell),
         "label_budget": cell.labels,

@@ -68,6 +68,15 @@ class TestCommands:
         assert third["spatial_size"] == "[9, 9]" and measure["model_dir"] == third["output_dir"]
         assert len(by_name["cells/own/5/random/frozen/s0"].commands) == 2
 
+    def test_a_budget_may_have_trainings_of_its_own(self, make_study) -> None:
+        longer = {"train": {"epochs": 9}, "stages": [{"epochs": 7}]}
+        study = make_study(train={"epochs": 3, "sigma_px": 2}, stages=[{"epochs": 1}], by_budget={"all": longer})
+        by_name = {task.name: task for task in study_tasks(study)}
+        few, many = (by_name[f"cells/own/{labels}/random/full/s0"].commands for labels in (5, "all"))
+        assert [options(command)["epochs"] for command in few[:2]] == ["3", "1"]
+        assert [options(command)["epochs"] for command in many[:2]] == ["9", "7"]
+        assert all(options(command)["sigma_px"] == "2" for command in (*few[:2], *many[:2]))
+
     def test_a_network_teaches_its_next_stage(self, make_study) -> None:
         study = make_study(stages=[{"epochs": 2, "self_taught": True}])
         by_name = {task.name: task for task in study_tasks(study)}
