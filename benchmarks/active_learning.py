@@ -11,10 +11,7 @@ Films with a near-duplicate in the test section are not offered. Started again, 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from records import add_records, record, summary
 from workflow import run_bundle
 
 from monai_landmark.apps.predict import LandmarkPredictor
@@ -29,7 +27,6 @@ from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.files import write_text
 from monai_landmark.label.strategies import STRATEGIES, next_film
-from monai_landmark.manifest import short_commit
 from monai_landmark.metrics import paired_difference, summarize_errors
 from monai_landmark.networks import frozen_features, landmark_network
 from monai_landmark.results.evaluate import write_evaluation
@@ -149,7 +146,7 @@ def mean_error(folder: Path) -> float:
 
 def table(work: Path, seeds: Sequence[int]) -> None:
     """Print and record every budget of every strategy, and its gain over random by film."""
-    records = []
+    found = []
     print("| labels | strategy | MRE mm | gain over random mm |\n| --- | --- | --- | --- |")
     for budget in BUDGETS:
         for strategy in ("start",) if budget == BUDGETS[0] else STRATEGIES:
@@ -166,8 +163,8 @@ def table(work: Path, seeds: Sequence[int]) -> None:
                 gain = paired_difference(*pair)
             said = "" if gain is None else f"{gain.gain:.2f} ({gain.interval[0]:.2f} to {gain.interval[1]:.2f})"
             print(f"| {budget} | {strategy} | {spread} | {said} |")
-            records += _records(budget, strategy, list(folders), values, gain)
-    write_text(Path("docs/results/active_learning.json"), json.dumps(records, indent=1) + "\n")
+            found += _records(budget, strategy, list(folders), values, gain)
+    add_records(Path("docs/results/active_learning.json"), found)
 
 
 def _records(budget: int, strategy: str, seeds: list[int], values: list[float], gain: Any) -> list[dict[str, Any]]:
@@ -175,9 +172,6 @@ def _records(budget: int, strategy: str, seeds: list[int], values: list[float], 
         "n": 150,
         "seeds": seeds,
         "command": "python benchmarks/active_learning.py --datalist runs/isbi2015/datalist.json --weights WEIGHTS",
-        "commit": short_commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, CPU",
         "split": "from 001-150 without near-duplicates of the test films, test 151-300",
         "reader": "mean of senior and junior",
         "labels": budget,
@@ -185,13 +179,11 @@ def _records(budget: int, strategy: str, seeds: list[int], values: list[float], 
         "notes": f"{EPOCHS * 50} steps a round on {GRID[0]} x {GRID[1]}, one view, native pixels",
     }
     name = f"isbi2015/test1/{budget}/active_{strategy}/finetune"
-    spread = [round(min(values), 4), round(max(values), 4)]
-    value = round(statistics.mean(values), 4)
-    found = [{"name": f"{name}/mre_mm", "value": value, "unit": "mm", "interval": spread, **shared}]
+    found = [record(f"{name}/mre_mm", unit="mm", **summary(values, 4), **shared)]
     if gain is not None:
+        shared |= {"notes": shared["notes"] + "; random's error minus this one's, by film"}
         interval = [round(limit, 4) for limit in gain.interval]
-        gained = {"name": f"{name}/gain_mm", "value": round(gain.gain, 4), "unit": "mm", "interval": interval}
-        found.append({**gained, **shared, "notes": shared["notes"] + "; random's error minus this one's, by film"})
+        found.append(record(f"{name}/gain_mm", round(gain.gain, 4), "mm", interval=interval, **shared))
     return found
 
 

@@ -20,8 +20,6 @@ import argparse
 import itertools
 import json
 import resource
-import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -34,7 +32,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import torch
-from records import add_records
+from records import add_records, record, summary, today
 from workflow import run_bundle
 
 from monai_landmark.data.datasets.scans import in_blocks, prepare_scans
@@ -156,7 +154,7 @@ def run_cell(cell: Cell, work: Path, start: dict[str, Any]) -> None:
     for name in SCANS:
         out = {"datalist": str(work / f"{name}.json"), "model_dir": str(folder), "output_dir": str(folder / name)}
         run_bundle(BUNDLE, "evaluate", "evaluation", "evaluate", **out, surfaces=False, pictures=3, precision="float32")
-    done = {"cpu_s": round(time.process_time() - began, 1), "commit": short_commit(), "date": time.strftime("%Y-%m-%d")}
+    done = {"cpu_s": round(time.process_time() - began, 1), "commit": short_commit(), "date": today()}
     write_text(folder / "done.json", json.dumps(done) + "\n")
     for name in ("checkpoint.pt", "previous_checkpoint.pt", "model.pt"):
         (folder / name).unlink(missing_ok=True)
@@ -175,13 +173,12 @@ def labeled_scores(folder: Path) -> pd.Series:
     return rows[rows["reference_ml"] > 0]["dsc"].fillna(0.0)
 
 
-def records(work: Path, names: list[str], command: str) -> list[dict[str, Any]]:
+def records(work: Path, names: list[str]) -> list[dict[str, Any]]:
     """Result records of what is finished, see docs/design.md section 8.
 
     Args:
         work: folder of the study.
         names: of the starts.
-        command: that made them.
 
     Returns:
         One for each budget, start, mode and scan: the mean over the seeds, with the lowest and the highest.
@@ -198,32 +195,30 @@ def records(work: Path, names: list[str], command: str) -> list[dict[str, Any]]:
             scores = [labeled_scores(work / cell.name / scan) for cell in finished]
             values = [float(one.mean()) for one in scores]
             place = f"ct/{budget_name(budget)}/{start}/{mode}"
+            same = scan == "one"
             found.append(
-                {
-                    "name": f"{place}/dsc" if scan == "one" else f"{place}/other_scan_dsc",
-                    "value": round(statistics.fmean(values), 2),
-                    "unit": "%",
-                    "n": len(scores[0]),
-                    "interval": [round(min(values), 2), round(max(values), 2)],
-                    "seeds": [cell.seed for cell in finished],
-                    "command": command,
-                    "commit": " ".join(sorted({one["commit"] for one in done})),
-                    "date": max(one["date"] for one in done),
-                    "machine": f"CPU, {torch.get_num_threads()} thread",
-                    "split": f"unseen blocks {TEST} of the scan trained on, {GAP} slices apart"
-                    if scan == "one"
+                record(
+                    f"{place}/dsc" if same else f"{place}/other_scan_dsc",
+                    unit="%",
+                    n=len(scores[0]),
+                    **summary(values, 2),
+                    seeds=[cell.seed for cell in finished],
+                    commit=" ".join(sorted({one["commit"] for one in done})),
+                    date=max(one["date"] for one in done),
+                    split=f"unseen blocks {TEST} of the scan trained on, {GAP} slices apart"
+                    if same
                     else "another patient's scan, without contrast agent",
-                    "reader": ScanList.load(work / f"{scan}.json").reader,
-                    "labels": card["label_budget"],
-                    "near_duplicates": "neighboring slices of one scan" if scan == "one" else "none",
-                    "notes": f"mean over the labeled organs; {card['architecture']} on 64 x 64, "
+                    reader=ScanList.load(work / f"{scan}.json").reader,
+                    labels=card["label_budget"],
+                    near_duplicates="neighboring slices of one scan" if same else "none",
+                    notes=f"mean over the labeled organs; {card['architecture']} on 64 x 64, "
                     f"{card['steps']} steps of {TRAIN['batch_size']}; n: organs; one scan is no test set",
-                }
+                )
             )
     return found
 
 
-def drawn(work: Path, weights: str | None, count: int, steps: int, command: str) -> list[dict[str, Any]]:
+def drawn(work: Path, weights: str | None, count: int, steps: int) -> list[dict[str, Any]]:
     """What the slices are worth that the pre-trained network draws.
 
     Args:
@@ -231,7 +226,6 @@ def drawn(work: Path, weights: str | None, count: int, steps: int, command: str)
         weights: file of the network whose features are compared, see :func:`starts`.
         count: slices of each kind.
         steps: from noise to slice.
-        command: that asked for it.
 
     Returns:
         A record of each measure; its notes have the same measure of the second scan.
@@ -243,30 +237,30 @@ def drawn(work: Path, weights: str | None, count: int, steps: int, command: str)
     run_bundle(BUNDLE, "sample", "infer", "sample", **folders, **keys, **judge)
     found = json.loads((folder / "fidelity.json").read_text())["fidelity"]
     trained = json.loads((work / "pretrained" / "model.json").read_text())["steps"]
-    facts = {"n": found["n"], "interval": None, "seeds": [0], "command": command, "commit": short_commit()}
-    facts |= {"date": time.strftime("%Y-%m-%d"), "machine": f"CPU, {torch.get_num_threads()} thread", "labels": 0}
-    facts |= {"split": "drawn against slices trained on", "reader": "none", "near_duplicates": "neighboring slices"}
     return [
-        {
-            "name": f"ct/drawn/{measure}_tf_efficientnet_lite0",
-            "value": round(found[measure]["drawn"], 4),
-            "unit": "share" if measure in ("precision", "recall", "f1") else "1",
-            **facts,
-            "notes": f"pre-trained for {trained} steps; features of {found['network']}, ImageNet; {steps} steps from "
+        record(
+            f"ct/drawn/{measure}_tf_efficientnet_lite0",
+            round(found[measure]["drawn"], 4),
+            "share" if measure in ("precision", "recall", "f1") else "1",
+            found["n"],
+            seeds=[0],
+            split="drawn against slices trained on",
+            labels=0,
+            near_duplicates="neighboring slices",
+            notes=f"pre-trained for {trained} steps; features of {found['network']}, ImageNet; {steps} steps from "
             f"noise to slice; as many slices of another patient's scan: {found[measure]['reference']:.4g}",
-        }
+        )
         for measure in ("fid", "sfid", "precision", "recall", "f1")
     ]
 
 
-def memory(work: Path, slices: int, grid: int, command: str) -> dict[str, Any]:
+def memory(work: Path, slices: int, grid: int) -> dict[str, Any]:
     """Segment a large scan by untrained weights, which take the memory that trained ones take.
 
     Args:
         work: folder of the study; the scan is removed again.
         slices: of 512 x 512 voxels.
         grid: side of the network's grid.
-        command: that asked for it.
 
     Returns:
         The record of the peak of that process.
@@ -287,24 +281,17 @@ def memory(work: Path, slices: int, grid: int, command: str) -> dict[str, Any]:
     scan.unlink()
     if nibabel.load(folder / "out" / "scan.nii.gz").shape != (512, 512, slices):
         raise RuntimeError("the label volume is not on its scan's grid")
-    return {
-        "name": f"ct/memory/512x512x{slices}/grid_{grid}/peak_gb",
-        "value": round(used.ru_maxrss / 2**20, 2),
-        "unit": "GiB",
-        "n": 1,
-        "interval": None,
-        "seeds": [0],
-        "command": command,
-        "commit": short_commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"CPU, {torch.get_num_threads()} thread",
-        "split": "none: noise in place of a body",
-        "reader": "none",
-        "labels": 0,
-        "near_duplicates": "none",
-        "notes": "largest resident size of the process that segments, the mapped file included; uncompressed NIfTI, "
+    return record(
+        f"ct/memory/512x512x{slices}/grid_{grid}/peak_gb",
+        round(used.ru_maxrss / 2**20, 2),
+        "GiB",
+        1,
+        seeds=[0],
+        split="none: noise in place of a body",
+        labels=0,
+        notes="largest resident size of the process that segments, the mapped file included; uncompressed NIfTI, "
         f"13 organs, diffusion-tiny on {grid} x {grid}, 4 slices at a time; {used.ru_utime + used.ru_stime:.0f} CPU s",
-    }
+    )
 
 
 def main() -> None:
@@ -331,26 +318,24 @@ def main() -> None:
     if args.step == "pretrain":
         pretrain(work, args.epochs)
         return
-    command = shlex.join(["python", "benchmarks/ct_organs.py", *sys.argv[1:]])
     if args.step == "memory":
-        found = [memory(work, args.slices, args.grid, command)]
+        found = [memory(work, args.slices, args.grid)]
     elif args.step == "drawn":
-        found = drawn(work, args.imagenet, args.count, args.steps, command)
+        found = drawn(work, args.imagenet, args.count, args.steps)
     else:
-        found = study(args, work, command)
+        found = study(args, work)
     if args.json:
         add_records(args.json, found)
     for one in found:
         print(f"{one['name']}: {one['value']} {one['unit']}, {one['interval']}, seeds {one['seeds']}")
 
 
-def study(args: argparse.Namespace, work: Path, command: str) -> list[dict[str, Any]]:
+def study(args: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     """Train and measure what is not finished yet.
 
     Args:
         args: see :func:`main`.
         work: folder of the study.
-        command: that asked for it.
 
     Returns:
         Records of all that is finished.
@@ -360,7 +345,7 @@ def study(args: argparse.Namespace, work: Path, command: str) -> list[dict[str, 
         if args.only in cell.name and not (args.minutes and time.monotonic() - began > 60 * args.minutes):
             run_cell(cell, work, table[cell.start])
             print(cell.name, flush=True)
-    return records(work, list(table), command)
+    return records(work, list(table))
 
 
 if __name__ == "__main__":

@@ -67,9 +67,7 @@ def main() -> None:
     os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", **FRESH_STORE)
     if not (args.work / "films").is_dir():
         write_films(args.work / "films")
-    options = f"--networks {' '.join(args.networks)} --worlds {' '.join(map(str, args.worlds))} --steps {args.steps}"
-    command = f"python benchmarks/distributed.py {args.experiment} {options} --kills {args.kills} --dtype {args.dtype}"
-    robustness.save(experiments[args.experiment](args), [args.seed], command)
+    robustness.save(experiments[args.experiment](args), [args.seed])
 
 
 def write_films(folder: Path) -> None:
@@ -181,13 +179,13 @@ def curves(args: argparse.Namespace) -> list[dict[str, Any]]:
                 notes = f"largest relative difference of a loss to that of {fewest} process, {BATCH} films a step, "
                 notes += f"gloo, {args.dtype}; {said}"
                 key = f"robustness/ddp/{name}/{world}/{args.dtype}_difference"
-                found.append(robustness.record(key, apart, args.steps, notes))
+                found.append(robustness.count_record(key, apart, args.steps, notes))
         if args.control:
             apart = furthest(whole, run(args, name, args.worlds[0], control=True)[1])
             print(f"{name}, one process, the films of a step in another order: losses within {apart:.2g}", flush=True)
             notes = f"the same as {fewest} process twice, the second with the films of each step in reverse order"
             key = f"robustness/ddp/{name}/reversed/{args.dtype}_difference"
-            found.append(robustness.record(key, apart, args.steps, notes))
+            found.append(robustness.count_record(key, apart, args.steps, notes))
     return found
 
 
@@ -260,7 +258,7 @@ def told(name: str, whole: dict[int, str], folder: Path, killed: int) -> dict[st
     differing = sum(loss != whole[step] for step, loss in found)
     notes = f"{killed} kills, {len(found)} losses as hex floats against an undisturbed run of {len(whole)} steps"
     print(f"{name}: {differing}; {notes}", flush=True)
-    return robustness.record(name, differing, killed, notes)
+    return robustness.count_record(name, differing, killed, notes)
 
 
 def fresh(folder: Path) -> Path:

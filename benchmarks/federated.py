@@ -21,6 +21,7 @@ import robustness
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
+from records import add_records, record, summary
 
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.federated.client import settings_of
@@ -57,8 +58,7 @@ def main() -> None:
         for name, folder in train_all(args, seed).items():
             errors.setdefault(name, []).append([measured(args, folder, site) for site in SITES])
     print(table(errors))
-    words = f"--rounds {args.rounds} --steps {args.steps} --seeds {' '.join(map(str, args.seeds))}"
-    robustness.save(records(errors, args), args.seeds, f"python benchmarks/federated.py {words}", args.out)
+    add_records(args.out, records(errors, args))
 
 
 # ---- films ---------------------------------------------------------------------------------------------------------
@@ -193,14 +193,13 @@ def records(errors: dict[str, list[list[float]]], args: argparse.Namespace) -> l
     """One a model, over the films of all sites; see docs/design.md, section 8."""
     made = []
     for name, found in errors.items():
-        by_seed = np.mean(found, axis=1)
-        spread = [float(by_seed.min()), float(by_seed.max())] if len(by_seed) > 1 else None
+        by_seed = np.mean(found, axis=1).tolist()
         parts = ", ".join(f"{site} {mean:.2f}" for site, mean in zip(SITES, np.mean(found, axis=0), strict=True))
         notes = f"{parts}; each stage {args.rounds} rounds of {args.steps} steps, or as many steps without rounds; "
-        notes += "the interval is that of the seeds" if spread else "one seed"
-        films = args.test_films * len(SITES)
-        made.append(robustness.record(f"federated/{name}/mre_mm", round(float(by_seed.mean()), 3), films, notes))
-        made[-1] |= {"unit": "mm", "interval": spread}
+        notes += "the interval is that of the seeds"
+        facts = {"seeds": args.seeds, "split": "synthetic films", "notes": notes}
+        name, films = f"federated/{name}/mre_mm", args.test_films * len(SITES)
+        made.append(record(name, unit="mm", n=films, **summary(by_seed), **facts))
     return made
 
 

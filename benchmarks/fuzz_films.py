@@ -13,14 +13,11 @@ seed and its number; the log in ``--work`` makes a later call go on where an ear
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
 import json
 import math
 import multiprocessing as mp
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -32,6 +29,7 @@ import numpy as np
 from fuzz_corpus import Base, build_corpus
 from fuzz_mutations import mutate
 from pydicom import dcmread
+from records import add_records, record
 
 from monai_landmark.data.film import Film
 from monai_landmark.data.formats import read_film
@@ -296,35 +294,25 @@ def main() -> int:
 
 def write_records(found: dict[str, Any], parts: dict[str, Counter[str]], args: argparse.Namespace) -> None:
     """One record for each count."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     units = {"peak_mb": "MB", "slowest_s": "s"}
     notes = {
         name: "of these: " + "; ".join(f"{count} {what}" for what, count in counted.most_common(14))
         for name, counted in parts.items()
     }
+    shared = {"seeds": [args.seed], "split": "synthetic films and real DICOM samples, damaged"}
     records = [
-        {
-            "name": f"robustness/fuzz/{name}",
-            "value": value,
-            "unit": units.get(name, "films"),
-            "n": found["mutants"],
-            "interval": None,
-            "seeds": [args.seed],
-            "command": f"python benchmarks/fuzz_films.py --count {args.count} --seed {args.seed} --json {args.json}",
-            "commit": commit,
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.environ.get('OMP_NUM_THREADS', os.cpu_count())} threads",
-            "split": "synthetic films and real DICOM samples, damaged",
-            "reader": "",
-            "labels": None,
-            "near_duplicates": "",
-            "notes": notes.get(name, ""),
-        }
+        record(
+            f"robustness/fuzz/{name}",
+            value,
+            units.get(name, "films"),
+            found["mutants"],
+            notes=notes.get(name),
+            **shared,
+        )
         for name, value in found.items()
         if name != "mutants"
     ]
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(records, indent=1) + "\n")
+    add_records(args.json, records)
 
 
 if __name__ == "__main__":

@@ -15,20 +15,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import json
-import os
-import platform
-import shlex
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from records import add_records, summary
+from records import add_records, record, summary
 from torch.nn import functional
 
 from monai_landmark.data.datalist import load_datalist
@@ -36,7 +31,6 @@ from monai_landmark.files import file_sha256, write_text
 from monai_landmark.generation.embedding import embedded_films, film_embedder
 from monai_landmark.generation.generate import FilmGeneration
 from monai_landmark.generation.model import trained_generator
-from monai_landmark.manifest import short_commit
 from monai_landmark.uncertainty.ranking import auroc
 
 ROWS = ("real", "real+synthetic", "synthetic", "real+other real", "other real")
@@ -187,7 +181,6 @@ def cells(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def table(args: argparse.Namespace, done: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Print the table, and make the records of it."""
-    words = ["/".join(Path(word).parts[-2:]) if os.path.isabs(word) else word for word in sys.argv]
     made: list[dict[str, Any]] = []
     print("| training films | " + " | ".join(f"{count} a class" for count in args.films) + " |")
     print("| --- " * (len(args.films) + 1) + "|")
@@ -206,10 +199,6 @@ def table(args: argparse.Namespace, done: dict[str, dict[str, Any]]) -> list[dic
             shared = {
                 "n": first["test"],
                 "seeds": args.seeds,
-                "command": "python " + shlex.join(words),
-                "commit": short_commit(),
-                "date": datetime.date.today().isoformat(),
-                "machine": f"{platform.machine()}, CPU, {os.cpu_count()} cores",
                 "split": f"{count} films a class drawn by seed from the patients outside the test section",
                 "reader": "classes of the data set",
                 "labels": count,
@@ -219,10 +208,10 @@ def table(args: argparse.Namespace, done: dict[str, dict[str, Any]]) -> list[dic
                 + (f"; {_drawing(args)}" if "synthetic" in row else ""),
             }
             name = f"generation/chest/{count}/{row.replace(' ', '_')}"
-            made.append({"name": f"{name}/auc", "unit": "AUC", **summary(values, 4), **shared})
+            made.append(record(f"{name}/auc", unit="AUC", **summary(values, 4), **shared))
             if row != "real":
                 gain = f"generation/chest/{count}/auc_gain" if row == "real+synthetic" else f"{name}/auc_gain"
-                made.append({"name": gain, "unit": "AUC", **summary(gains, 4), **shared})
+                made.append(record(gain, unit="AUC", **summary(gains, 4), **shared))
         print(f"| {row} | " + " | ".join(shown) + " |")
     return made
 

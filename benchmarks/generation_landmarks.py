@@ -12,20 +12,16 @@ Everything lies under ``--work``; what is finished is not done again.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from records import add_records, summary
+from records import add_records, record, summary
 
 from monai_landmark.data.datalist import Datalist
 from monai_landmark.files import file_sha256, write_text
-from monai_landmark.manifest import short_commit
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 REAL = "real"
@@ -88,14 +84,9 @@ def cell(args: argparse.Namespace, strength: float | None, seed: int) -> dict[st
 def records(args: argparse.Namespace, found: dict[str, list[float]], unit: str, films: int) -> list[dict[str, Any]]:
     """See docs/design.md, section 8."""
     known = Datalist.load(args.datalist)
-    words = f"--labels {args.labels} --drawn {args.drawn} --steps {args.steps} --epochs {args.epochs}"
     shared = {
         "n": films,
         "seeds": args.seeds,
-        "command": f"python benchmarks/generation_landmarks.py --model DIR {words}",
-        "commit": short_commit(),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, CPU, {os.cpu_count()} cores",
         "split": "test section",
         "reader": known.reader or "",
         "labels": args.labels,
@@ -106,10 +97,10 @@ def records(args: argparse.Namespace, found: dict[str, list[float]], unit: str, 
     made = []
     for row, values in found.items():
         name = f"generation/{known.name}/landmarks/{args.labels}/{row}"
-        made.append({"name": f"{name}/mre", "unit": unit, **summary(values), **shared})
+        made.append(record(f"{name}/mre", unit=unit, **summary(values), **shared))
         if row != REAL:
             gains = [before - value for before, value in zip(found[REAL], values, strict=True)]
-            made.append({"name": f"{name}/gain", "unit": unit, **summary(gains), **shared})
+            made.append(record(f"{name}/gain", unit=unit, **summary(gains), **shared))
     return made
 
 

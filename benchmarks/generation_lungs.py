@@ -14,12 +14,7 @@ timesteps and all constants were chosen there.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from records import add_records
+from records import add_records, record, summary
 from scipy.stats import bootstrap
 from torch.nn import functional
 
@@ -38,7 +33,6 @@ from monai_landmark.data.formats import read_film
 from monai_landmark.files import file_sha256, write_text
 from monai_landmark.generation.model import trained_generator
 from monai_landmark.generation.zero_shot import FilmFeatures, GeneratorFeatures, ZeroShotSegmenter
-from monai_landmark.manifest import short_commit
 from monai_landmark.networks import landmark_network
 from monai_landmark.networks.feature_probe import FrozenFeatures
 
@@ -220,7 +214,6 @@ def described(args: argparse.Namespace) -> str:
 
 def records(args: argparse.Namespace, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Result records, see docs/design.md section 8."""
-    words = ["/".join(Path(word).parts[-2:]) if os.path.isabs(word) else word for word in sys.argv]
     known = set()
     if args.seen:
         known = {line.split(",")[2] for line in args.seen.read_text(encoding="utf-8").splitlines()[1:]}
@@ -237,29 +230,24 @@ def records(args: argparse.Namespace, found: Mapping[str, Any]) -> list[dict[str
                 continue
             how = said[name[:8] if name.startswith("one") else name[:9]]
             every.append(
-                {
-                    "name": f"generation/chest/{'dev/' if args.dev else ''}{args.name}{prefix}{name}",
-                    "value": round(float(values[kept].mean()), 4),
-                    "unit": "Dice",
-                    "n": int(kept.sum()),
-                    "interval": interval(values[kept], np.array(found["patients"])[kept].tolist()),
-                    "seeds": [0],
-                    "command": "python " + shlex.join(words),
-                    "commit": short_commit(),
-                    "date": datetime.date.today().isoformat(),
-                    "machine": f"{platform.machine()}, CPU, {os.cpu_count()} cores",
-                    "split": "40 films of the training section" if args.dev else "test section by patient",
-                    "reader": "annotators of the masks",
-                    "labels": 0 if name.startswith("zero") else 1,
-                    "near_duplicates": "patients of the model's training left out" if prefix else "kept",
-                    "notes": f"{how}; {'films left in their frame; ' if 'unregistered' in name else ''}{notes}",
-                }
+                record(
+                    f"generation/chest/{'dev/' if args.dev else ''}{args.name}{prefix}{name}",
+                    round(float(values[kept].mean()), 4),
+                    "Dice",
+                    int(kept.sum()),
+                    interval=interval(values[kept], np.array(found["patients"])[kept].tolist()),
+                    seeds=[0],
+                    split="40 films of the training section" if args.dev else "test section by patient",
+                    reader="annotators of the masks",
+                    labels=0 if name.startswith("zero") else 1,
+                    near_duplicates="patients of the model's training left out" if prefix else "kept",
+                    notes=f"{how}; {'films left in their frame; ' if 'unregistered' in name else ''}{notes}",
+                )
             )
     if found["drawn"]:
         last = dict(every[1 if not known else 2])
         last["name"] = last["name"].replace("one_shot_dice", "one_shot_drawn_dice")
-        last |= {"value": round(float(np.mean(found["drawn"])), 4), "seeds": list(range(len(found["drawn"])))}
-        last["interval"] = [round(min(found["drawn"]), 4), round(max(found["drawn"]), 4)]
+        last |= {**summary(found["drawn"], 4), "seeds": list(range(len(found["drawn"])))}
         last["notes"] = "one reference mask, of a film drawn by chance, lowest and highest of them; " + notes
         every.append(last)
     return every

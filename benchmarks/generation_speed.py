@@ -10,9 +10,6 @@ Both sides take turns in one process, in processor time, so that other programs 
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,12 +18,11 @@ from typing import Any
 
 import torch
 from monai.networks.schedulers import DDPMScheduler
-from records import add_records, summary
+from records import add_records, record, summary
 
 from monai_landmark.generation.diffusion import EmbeddingUNet
 from monai_landmark.generation.model import Generator, trained_generator
 from monai_landmark.generation.sampling import draw_films
-from monai_landmark.manifest import short_commit
 
 DDPM_STEPS = 1000
 
@@ -93,20 +89,12 @@ def records(args: argparse.Namespace, model: Generator, found: dict[str, list[fl
     height, width = model.spatial_size
     shared = {
         "n": args.rounds,
-        "seeds": [],
-        "command": f"python benchmarks/generation_speed.py --model DIR --steps {args.steps} --guidance {args.guidance}",
-        "commit": short_commit(),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {model.device.type}, {torch.get_num_threads()} of {os.cpu_count()} cores",
-        "split": "",
-        "reader": "",
-        "labels": None,
-        "near_duplicates": "",
-        "notes": f"{height} x {width} pixels, {args.films} at once, model {model.card['sha256'][:12]}, {args.steps} "
-        f"steps, guidance {args.guidance}; of the {DDPM_STEPS} steps {args.timed_steps} were timed",
+        "notes": f"{model.device.type}, {height} x {width} pixels, {args.films} at once, model "
+        f"{model.card['sha256'][:12]}, {args.steps} steps, guidance "
+        f"{args.guidance}; of the {DDPM_STEPS} steps {args.timed_steps} were timed",
     }
     return [
-        {"name": f"generation/speed/{name}", "unit": unit, **summary(values, middle=statistics.median), **shared}
+        record(f"generation/speed/{name}", unit=unit, **summary(values, middle=statistics.median), **shared)
         for name, unit, values in (("films_per_second", "films/s", rates), ("ddpm_ratio", "ratio", ratios))
     ]
 

@@ -9,19 +9,15 @@ both; the ratio is that of the medians. Nothing is written without ``--json``.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from monai.transforms import GenerateHeatmap
+from records import add_records, record
 
 from monai_landmark.data.geometry import swap_xy
 from monai_landmark.transforms.heatmap import DecodeHeatmap, DecodeMethod, EncodeHeatmap
@@ -65,35 +61,6 @@ def roundtrip_errors(method: str, count: int, seed: int = SEED) -> torch.Tensor:
     return torch.cat(errors)[:count]
 
 
-def machine() -> str:
-    """Processor, threads and library versions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor() or platform.machine()
-    return f"{cpu}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, torch {torch.__version__}"
-
-
-def record(name: str, value: float, unit: str, n: int, **fields: Any) -> dict[str, Any]:
-    """A result record with the fields that every published number carries."""
-    blank = dict.fromkeys(("interval", "split", "reader", "labels", "near_duplicates", "notes"))
-    root = Path(__file__).resolve().parents[1]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "n": n,
-        **blank,
-        "seeds": [SEED],
-        "command": " ".join(["python", "benchmarks/heatmap.py", *sys.argv[1:]]),
-        "commit": commit.stdout.strip() or None,
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
-        **fields,
-    }
-
-
 def main() -> None:
     """Measure, print, and write the records where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,13 +87,14 @@ def main() -> None:
     if options.json is not None:
         default = errors[DecodeHeatmap().method]
         notes = f"method {DecodeHeatmap().method}, sigma 1-4 px, points anywhere on a grid of 96 x 72 px"
-        records = [
-            record("codec/ratio_to_monai", ratio, "x", options.rounds, interval=[by_round[0], by_round[-1]],
+        facts = {"seeds": [SEED], "split": "random points"}
+        found = [
+            record("codec/ratio_to_monai", ratio, "x", options.rounds, interval=[by_round[0], by_round[-1]], **facts,
                    notes="median over median, 37 x 512 x 512, sigma 2 px; interval: smallest and largest single round"),
-            record("codec/roundtrip_mean_px", float(default.mean()), "px", options.points, notes=notes),
-            record("codec/roundtrip_max_px", float(default.max()), "px", options.points, notes=notes),
+            record("codec/roundtrip_mean_px", float(default.mean()), "px", options.points, **facts, notes=notes),
+            record("codec/roundtrip_max_px", float(default.max()), "px", options.points, **facts, notes=notes),
         ]  # fmt: skip
-        options.json.write_text(json.dumps(records, indent=2) + "\n")
+        add_records(options.json, found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import json
 import logging
 import os
 import re
@@ -34,10 +33,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from heatmap import record
 from monai.apps.utils import extractall
 from monai.bundle import ConfigWorkflow, download_large_files, verify_net_in_out
 from monai.data import NumpyReader
+from records import add_records, record
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
@@ -221,7 +220,7 @@ def measure(name: str) -> tuple[Outcome, dict[str, Outcome]]:
     return outcomes.pop("ours"), outcomes
 
 
-def records(found: dict[str, tuple[Outcome, dict[str, Outcome]]], command: str) -> list[dict[str, Any]]:
+def records(found: dict[str, tuple[Outcome, dict[str, Outcome]]]) -> list[dict[str, Any]]:
     """Counts over all kinds, and one record a kind."""
     own = Counter(mine.did for mine, _ in found.values())
     as_it_is = [[each for label, each in theirs.items() if label != OLD_LOAD] for _, theirs in found.values()]
@@ -230,7 +229,7 @@ def records(found: dict[str, tuple[Outcome, dict[str, Outcome]]], command: str) 
     count, rows = len(found), []
 
     def add(name: str, value: float, unit: str, notes: str, n: int = count) -> None:
-        rows.append(record(f"robustness/hostile/{name}", value, unit, n, command=command, notes=notes))
+        rows.append(record(f"robustness/hostile/{name}", value, unit, n, notes=notes))
 
     add(
         "executed", own["executed"] + own["wrote"], "kinds", "verify and read_state_dict: ran a program or wrote a file"
@@ -283,8 +282,7 @@ def main() -> int:
     bad = [name for name, (mine, _) in found.items() if mine.did != "refused"]
     console.print(f"{len(found)} kinds, ours: {len(found) - len(bad)} refused, not refused: {bad or 'none'}")
     if args.json:
-        command = "python benchmarks/hostile_bundles.py --json docs/results/hostile_bundles.json"
-        args.json.write_text(json.dumps(records(found, command), indent=1) + "\n", encoding="utf-8")
+        add_records(args.json, records(found))
     return 1 if bad else 0
 
 

@@ -11,17 +11,16 @@ again, so it can be stopped and started. Films: ``../shared/data/isbi2015`` or `
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
 import os
-import platform
 import shlex
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from records import record, summary
 
 CONFIGS = Path("bundles/xray_landmarks/configs")
 MEASURES = {"mre_mm": "mm", "median_mm": "mm", "sdr2": "%", "sdr2.5": "%", "sdr3": "%", "sdr4": "%"}
@@ -157,7 +156,6 @@ def records(
     args: argparse.Namespace, name: str, labels: int, cells: dict[int, dict[str, Any]], models: list[Path]
 ) -> list[Any]:
     """Result records of one row, see docs/design.md section 8."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     card = json.loads((models[0] / "model.json").read_text())
     settings = f"--epochs {card['steps'] // 50} --grid {' '.join(map(str, card['spatial_size']))}"
     notes = (
@@ -175,9 +173,6 @@ def records(
     shared = {
         "seeds": sorted(cells),
         "command": f"python benchmarks/isbi2015.py --initializations {name} --labels {labels} {settings}",
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, CPU, {os.cpu_count()} cores",
         "split": f"{labels} of 001-150 drawn by seed, test 151-300",
         "reader": "mean of senior and junior",
         "labels": labels,
@@ -191,15 +186,14 @@ def records(
             if not values:
                 continue
             found.append(
-                {
-                    "name": f"isbi2015/test1/{labels}/{name}/finetune/{prefix}{measure}",
-                    "value": round(statistics.mean(values), 4),
-                    "unit": unit,
-                    "n": films,
-                    "interval": [round(min(values), 4), round(max(values), 4)],
-                    "near_duplicates": "left out" if prefix else "kept",
+                record(
+                    f"isbi2015/test1/{labels}/{name}/finetune/{prefix}{measure}",
+                    unit=unit,
+                    n=films,
+                    **summary(values, 4),
+                    near_duplicates="left out" if prefix else "kept",
                     **shared,
-                }
+                )
             )
     return found
 

@@ -10,11 +10,9 @@ real one in a process of its own; run this in the environment that `make label` 
 from __future__ import annotations
 
 import argparse
-import datetime
 import http.client
 import json
 import os
-import platform
 import shutil
 import signal
 import socket
@@ -33,7 +31,7 @@ from urllib.parse import quote
 import numpy as np
 import psutil
 from PIL import Image
-from records import add_records
+from records import add_records, machine, record
 
 from monai_landmark.data.synthetic import synthesize_film
 
@@ -258,18 +256,12 @@ def answered(answer: Answer) -> dict[str, Any]:
 
 def records(found: Found, notes: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Result records, see docs/design.md section 8."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     load_average = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     films = "ISBI 2015, 001 and on" if args.isbi else "synthetic"
-    shared: dict[str, Any] = {"interval": None, "seeds": [], "command": "python " + " ".join(sys.argv)}
-    shared |= {"commit": commit, "date": datetime.date.today().isoformat()}
-    shared |= {"machine": f"{platform.machine()}, {os.cpu_count()} cores{load_average}"}
-    shared |= {"split": f"{args.films} films, {films}", "reader": "", "labels": None, "near_duplicates": ""}
-    shared["notes"] = notes
+    shared = {"machine": machine() + load_average, "split": f"{args.films} films, {films}", "notes": notes}
     name = f"label/cpu/clients{args.clients}"
     return [
-        {"name": f"{name}/{key}", "value": round(value, 3), "unit": unit, "n": count, **shared}
-        for key, (value, unit, count) in found.items()
+        record(f"{name}/{key}", round(value, 3), unit, count, **shared) for key, (value, unit, count) in found.items()
     ]
 
 

@@ -17,9 +17,7 @@ which took landmarker's from 17.5 to 15.1 processor seconds.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -30,15 +28,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from heatmap import machine
 from ignite.engine import Engine, Events
 from landmarker_grid import GRID
 from landmarker_table import NAMES, records, table
+from records import command, machine, today
 
 from monai_landmark.data.budget import labeled_films
 from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.files import write_text
+from monai_landmark.manifest import short_commit
 from monai_landmark.networks import landmark_network
 from monai_landmark.results.evaluate import write_evaluation
 
@@ -67,18 +66,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def command() -> str:
-    """As it was typed, without the folders of this machine."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["python", "benchmarks/landmarker_isbi.py", *words])
-
-
-def commit() -> str:
-    """Of the source that runs."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write a file of the work folder, whole or not at all."""
     write_text(path, json.dumps(content, indent=1) + "\n")
@@ -90,8 +77,8 @@ def run_facts(args: argparse.Namespace, **own: Any) -> Facts:
         "minutes": args.minutes,
         "seed": args.seed,
         "command": command(),
-        "commit": commit(),
-        "date": datetime.date.today().isoformat(),
+        "commit": short_commit(),
+        "date": today(),
         "machine": machine(),
         **own,
     }

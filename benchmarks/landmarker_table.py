@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from records import record
+
 MEASURES = {"mre_mm": "mm", "median_mm": "mm", "sdr2": "%", "sdr2.5": "%", "sdr3": "%", "sdr4": "%"}
 NAMES = {"landmarker": "landmarker's recipe", "ours": "the shipped recipe"}
 PREFIXES = {"landmarker": "isbi2015/test1/150/landmarker/equal_time", "ours": "isbi2015/test1/150/best/equal_time"}
@@ -106,12 +108,6 @@ def _record(
     near_duplicates: str,
     shared: Facts,
 ) -> Facts:
-    return {
-        "name": f"{PREFIXES[run]}/{key}",
-        "value": round(float(value), 4),
-        "unit": unit,
-        "n": n,
-        "interval": None if interval is None else [round(float(end), 4) for end in interval],
-        "near_duplicates": near_duplicates,
-        **shared,
-    }
+    ends = None if interval is None else [round(float(end), 4) for end in interval]
+    name, facts = f"{PREFIXES[run]}/{key}", {"interval": ends, "near_duplicates": near_duplicates, **shared}
+    return record(name, round(float(value), 4), unit, n, **facts)

@@ -9,12 +9,8 @@ knows other films doubts nearly every landmark, which makes decoding take its lo
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,10 +20,12 @@ import pydicom
 import torch
 from PIL import Image
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from records import record, summary
 
 from monai_landmark.apps.predict import LandmarkPredictor
 from monai_landmark.data.films import film_items
 from monai_landmark.data.synthetic import synthesize_film
+from monai_landmark.files import write_text
 from monai_landmark.results.files import save_results
 
 SIZE = (2400, 1935)
@@ -80,37 +78,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     predictor = LandmarkPredictor(args.bundle, args.model_dir)
-    records = []
+    found = []
     with tempfile.TemporaryDirectory() as name:
         for film in args.films or write_films(Path(name)):
             runs = [timed(predictor, film, Path(name)) for _ in range(args.runs + 1)][1:]
             medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             print(film.suffix, ", ".join(f"{key} {value:.3f} s" for key, value in medians.items()))
-            records.append(record(film.suffix, medians, [run["film"] for run in runs], predictor.device.type))
+            notes = "medians: " + ", ".join(f"{key} {value:.3f} s" for key, value in medians.items())
+            facts = {"split": f"one film, {film.suffix[1:]}", "notes": notes}
+            films = summary([run["film"] for run in runs], middle=statistics.median)
+            name = f"predict/{predictor.device.type}/film_s"
+            found.append(record(name, unit="s", n=args.runs, **films, **facts))
     if args.json:
-        args.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-
-
-def record(suffix: str, medians: dict[str, float], films: list[float], device: str) -> dict[str, object]:
-    """A result record, see docs/design.md section 8."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {
-        "name": f"predict/{device}/film_s",
-        "value": round(medians["film"], 3),
-        "unit": "s",
-        "n": len(films),
-        "interval": [round(min(films), 3), round(max(films), 3)],
-        "seeds": [],
-        "command": "python " + " ".join(sys.argv),
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "split": f"one film, {suffix[1:]}",
-        "reader": "",
-        "labels": None,
-        "near_duplicates": "",
-        "notes": "medians: " + ", ".join(f"{key} {value:.3f} s" for key, value in medians.items()),
-    }
+        write_text(args.json, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

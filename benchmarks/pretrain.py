@@ -14,21 +14,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
-import json
 import multiprocessing
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from heatmap import machine
 from monai.networks.schedulers import DDPMScheduler
+from records import add_records, record, summary
 from reference_unet import ReferenceUNet
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -165,26 +161,6 @@ def measure(names: list[str], options: argparse.Namespace) -> list[Speed]:
     return speeds
 
 
-def record(name: str, value: float, unit: str, n: int, **fields: Any) -> dict[str, Any]:
-    """A result record, see docs/design.md section 8."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    blank = {"split": "noise in place of films", "reader": "", "labels": None, "near_duplicates": ""}
-    return {
-        "name": name,
-        "value": float(f"{value:.4g}"),
-        "unit": unit,
-        "n": n,
-        "interval": None,
-        "seeds": [SEED],
-        "command": "python " + " ".join(sys.argv),
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        **blank,
-        **fields,
-    }
-
-
 def report(ours: Speed, theirs: Speed, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Print the comparison; returns its records."""
     device, median = torch.device(options.device), statistics.median
@@ -210,20 +186,20 @@ def report(ours: Speed, theirs: Speed, options: argparse.Namespace) -> list[dict
         f"{options.micro_batch}, {batch / median(theirs.steps):.4g} images/s, peak {theirs.peak_gb:.2f} GB; "
         f"ratio of processor times {processor:.1f}"
     )
-    rate, prefix = batch / median(ours.steps), f"pretrain/{options.size}/{device.type}"
-    spread = [round(batch / max(ours.steps), 4), round(batch / min(ours.steps), 4)]
+    rates, prefix = [batch / each for each in ours.steps], f"pretrain/{options.size}/{device.type}"
+    facts = {"seeds": [SEED], "split": "noise in place of films"}
+    by_round, by_step = notes + "; median and range of rounds", notes + "; median and range of steps"
     found = [
-        record(f"{prefix}/ratio_to_reference", ratio, "x", options.steps, notes=notes + "; median and range of rounds",
-               interval=[round(min(ratios), 1), round(max(ratios), 1)]),
-        record(f"{prefix}/images_per_s", rate, "1/s", len(ours.steps), notes=notes + "; median and range of steps",
-               interval=spread),
-        record(f"{prefix}/peak_gb", ours.peak_gb, "GB", 1, notes=notes),
+        record(f"{prefix}/ratio_to_reference", unit="x", n=options.steps, **summary(ratios, 1, median), **facts,
+               notes=by_round),
+        record(f"{prefix}/images_per_s", unit="1/s", n=len(rates), **summary(rates, 4, median), **facts, notes=by_step),
+        record(f"{prefix}/peak_gb", round(ours.peak_gb, 3), "GB", 1, **facts, notes=notes),
     ]  # fmt: skip
     if device.type == "cuda":
         peak = matrix_rate(device, torch.bfloat16) / 1e12
-        share = rate * tflop[options.size] / peak
+        share = median(rates) * tflop[options.size] / peak
         print(f"  {share:.1%} of the {peak:.1f} TFLOP/s that products of large bfloat16 matrices reach")
-        found.append(record(f"{prefix}/matrix_rate_share", share, "1", len(ours.steps), notes=notes))
+        found.append(record(f"{prefix}/matrix_rate_share", round(share, 4), "1", len(rates), **facts, notes=notes))
     return found
 
 
@@ -243,10 +219,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     theirs, ours = measure(["reference", options.size], options)
-    records = report(ours, theirs, options)
+    found = report(ours, theirs, options)
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        add_records(options.json, found)
 
 
 if __name__ == "__main__":

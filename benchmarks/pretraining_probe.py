@@ -11,15 +11,9 @@ whatever is chosen (levels, timesteps, steps) is chosen there.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
-import os
-import platform
-import shlex
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from records import record, summary
 from scipy.stats import bootstrap
 
 import monai_landmark
@@ -180,26 +175,11 @@ def errors_of(cell: dict[str, Any], leak_free: bool, key: str = ERRORS[0]) -> np
     return errors[np.array(cell["leak_free"])] if leak_free else errors
 
 
-def command() -> str:
-    """The command line, of absolute paths only the last two parts."""
-
-    def shown(word: str) -> str:
-        name, equals, path = word.rpartition("=")
-        return name + equals + "/".join(Path(path).parts[-2:]) if os.path.isabs(path) else word
-
-    return "python " + shlex.join(map(shown, sys.argv))
-
-
 def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """Result records of one initialization, see docs/design.md section 8."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     first = next(iter(cells.values()))
     shared = {
         "seeds": sorted(cells),
-        "command": command(),
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {'GPU' if torch.cuda.is_available() else 'CPU'}, {os.cpu_count()} cores",
         "split": f"{args.labels} of 001-150 drawn by seed, "
         + ("50 others of them measured" if args.dev else "test 151-300"),
         "reader": "mean of senior and junior",
@@ -211,21 +191,20 @@ def records(args: argparse.Namespace, name: str, cells: dict[int, dict[str, Any]
     found = []
     for leak_free in (False, True):
         summaries = [summarize_errors(errors_of(cell, leak_free)) for cell in cells.values()]
-        for cell, summary in zip(cells.values(), summaries, strict=True):
-            summary["maps_alone_mre_mm"] = float(np.nanmean(errors_of(cell, leak_free, ERRORS[1])))
+        for cell, measured in zip(cells.values(), summaries, strict=True):
+            measured["maps_alone_mre_mm"] = float(np.nanmean(errors_of(cell, leak_free, ERRORS[1])))
         for key, unit in MEASURES.items():
-            values = [summary[key] for summary in summaries]
+            values = [measured[key] for measured in summaries]
             found.append(
-                {
-                    "name": f"isbi2015/{'dev' if args.dev else 'test1'}/{args.labels}/{name}/probe/"
+                record(
+                    f"isbi2015/{'dev' if args.dev else 'test1'}/{args.labels}/{name}/probe/"
                     f"{'leakfree_' if leak_free else ''}{key}",
-                    "value": round(statistics.mean(values), 4),
-                    "unit": unit,
-                    "n": summaries[0]["films"],
-                    "interval": [round(min(values), 4), round(max(values), 4)],
-                    "near_duplicates": "left out" if leak_free else "kept",
+                    unit=unit,
+                    n=summaries[0]["films"],
+                    **summary(values, 4),
+                    near_duplicates="left out" if leak_free else "kept",
                     **shared,
-                }
+                )
             )
     return found
 

@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import platform
+import shlex
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monai_landmark.files import write_text
+from monai_landmark.manifest import short_commit
+
+WHERE = ("interval", "seeds", "split", "reader", "labels", "near_duplicates", "notes")
+
+
+def record(name: str, value: float, unit: str, n: int, **fields: Any) -> dict[str, Any]:
+    """A record with every field: made now, here, by the command that runs, unless ``fields`` say otherwise."""
+    now = {"command": command(), "commit": short_commit(), "date": today(), "machine": machine()}
+    if unknown := set(fields) - set(now) - set(WHERE):
+        raise TypeError(f"not fields of a record: {sorted(unknown)}")
+    return {"name": name, "value": value, "unit": unit, "n": n, **dict.fromkeys(WHERE), **now, **fields}
+
+
+def command() -> str:
+    """The command that runs, as one would type it in the repository; of other folders the last two parts of paths."""
+
+    def shown(word: str) -> str:
+        name, equals, path = word.rpartition("=")
+        return name + equals + "/".join(Path(path).parts[-2:]) if Path(path).is_absolute() else word
+
+    return shlex.join(["python", *map(shown, sys.argv)])
+
+
+def today() -> str:
+    """The date."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def machine() -> str:
+    """Processor, or GPU where there is one, threads and library versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    chip = names[0] if names else platform.processor() or platform.machine()
+    chip += f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{chip}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def add_records(path: Path, found: Sequence[Mapping[str, Any]]) -> None:

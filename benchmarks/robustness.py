@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import shutil
 import signal
@@ -20,7 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,12 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
-from records import add_records
+from records import add_records, record
 from torch import nn
 
 from monai_landmark.data.synthetic import write_synthetic_dataset
 from monai_landmark.engines import TrainingStateSaver
 from monai_landmark.engines.checkpoints import _checked_state
-from monai_landmark.manifest import short_commit
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "xray_landmarks"
 OUT = Path("docs/results/robustness.json")
@@ -57,11 +55,10 @@ def main() -> None:
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
     experiment = {"kill": kill_runs, "checkpoint": kill_saving, "disk": fill_disk}.get(args.experiment)
-    command = f"python benchmarks/robustness.py {args.experiment} --kills {args.kills} --seed {args.seed}"
     if experiment is None:
-        save(plant_names(args.work.resolve() / "phi", args.label_python), [args.seed], command)
+        save(plant_names(args.work.resolve() / "phi", args.label_python), [args.seed])
     else:
-        save(experiment(args.work.resolve(), args.kills, random.Random(args.seed)), [args.seed], command)
+        save(experiment(args.work.resolve(), args.kills, random.Random(args.seed)), [args.seed])
 
 
 # ---- a run of the bundle, killed -----------------------------------------------------------------------------------
@@ -96,7 +93,7 @@ def kill_runs(work: Path, kills: int, draw: random.Random) -> list[dict[str, Any
         shutil.rmtree(folder)
     notes = f"{killed['train']} kills of train, {killed['pretrain']} of pretrain, {number} runs with 0, 2 and 4 loader "
     notes += f"workers, {steps} losses as hex floats against uninterrupted runs without workers"
-    return [record("robustness/kill/differing_losses", differing, sum(killed.values()), notes)]
+    return [count_record("robustness/kill/differing_losses", differing, sum(killed.values()), notes)]
 
 
 def bundle_run(name: str, films: Path, folder: Path, workers: int) -> None:
@@ -166,7 +163,7 @@ def kill_saving(work: Path, kills: int, draw: random.Random) -> list[dict[str, A
             os.waitpid(process, 0)
             bad += not any(readable(file) for file in folder.glob("*checkpoint.pt"))
         print(f"{name}: {bad} of {kills}")
-        found.append(record(f"robustness/checkpoint/{name}", bad, kills, "20 MB, written without pause, SIGKILL"))
+        found.append(count_record(f"robustness/checkpoint/{name}", bad, kills, "20 MB, written without pause, SIGKILL"))
         shutil.rmtree(folder)
     return found
 
@@ -232,7 +229,7 @@ def fill_disk(work: Path, kills: int, draw: random.Random) -> list[dict[str, Any
         again = subprocess.run([sys.executable, "-m", "monai.bundle", *config], capture_output=True, check=False)
         notes = f"exit code {process.returncode}, message names file and step {step}: {good}; with room again the same "
         notes += f"command ended with exit code {again.returncode}"
-        return [record("robustness/disk/lost_checkpoints", int(not good or again.returncode != 0), 1, notes)]
+        return [count_record("robustness/disk/lost_checkpoints", int(not good or again.returncode != 0), 1, notes)]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -247,7 +244,7 @@ def plant_names(work: Path, label_python: str) -> list[dict[str, Any]]:
     notes = f"{len(phi.TAGGED)} planted words in attributes, {len(phi.NAMED)} in names of files and folders, sought in "
     notes += f"{files} files: logs, models, what is for others, and the clinic's own files; plain, in part, as UTF-16, "
     notes += f"base64, percent and hexadecimal, in archives, pictures and DICOM objects; {', '.join(phi.LONG)}"
-    return [record("robustness/phi/found", len(leaks), looked_for, notes)]
+    return [count_record("robustness/phi/found", len(leaks), looked_for, notes)]
 
 
 # ---- processes and records -----------------------------------------------------------------------------------------
@@ -282,25 +279,14 @@ def ended(process: int) -> None:
     assert not os.waitpid(process, 0)[1], "a run ended with an error"
 
 
-def record(name: str, value: float, n: int, notes: str) -> dict[str, Any]:
-    """See docs/design.md, section 8."""
-    return {"name": name, "value": value, "unit": "", "n": n, "interval": None, "notes": notes}
+def count_record(name: str, value: float, n: int, notes: str) -> dict[str, Any]:
+    """A record of what was counted, or measured without a unit, on synthetic films."""
+    return record(name, value, "", n, split="synthetic films", notes=notes)
 
 
-def save(found: list[dict[str, Any]], seeds: Sequence[int], command: str, out: Path = OUT) -> None:
+def save(found: list[dict[str, Any]], seeds: Sequence[int], out: Path = OUT) -> None:
     """Put records in the place of older ones of the same name."""
-    shared: Mapping[str, Any] = {
-        "seeds": list(seeds),
-        "command": command,
-        "commit": short_commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, CPU",
-        "split": "synthetic films",
-        "reader": "",
-        "labels": None,
-        "near_duplicates": "",
-    }
-    add_records(out, [{**one, **shared} for one in found])
+    add_records(out, [{**one, "seeds": list(seeds)} for one in found])
 
 
 if __name__ == "__main__":

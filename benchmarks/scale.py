@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -25,10 +24,9 @@ import numpy as np
 from PIL import Image
 from pydicom import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
-from records import add_records
+from records import add_records, record
 
 from monai_landmark.files import write_text
-from monai_landmark.manifest import short_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("docs/results/scale.json")
@@ -145,16 +143,8 @@ def records(done: Mapping[str, Step], films: int) -> list[dict[str, Any]]:
 
     def add(name: str, value: float, unit: str, notes: str) -> None:
         """One record."""
-        shared = {
-            "n": films,
-            "interval": None,
-            "seeds": [0],
-            "commit": short_commit(),
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        shared |= {"command": f"python benchmarks/scale.py --films {films}", "machine": f"{platform.machine()}, CPU"}
-        shared |= {"split": "synthetic films", "reader": "", "labels": None, "near_duplicates": "", "notes": notes}
-        found.append({"name": f"robustness/scale/{films}/{name}", "value": round(value, 2), "unit": unit} | shared)
+        facts = {"seeds": [0], "split": "synthetic films", "notes": notes}
+        found.append(record(f"robustness/scale/{films}/{name}", round(value, 2), unit, films, **facts))
 
     for name, step in done.items():
         notes = f"{step['processor_s']:.1f} s of processor time, {step['wall_s']:.1f} s on a shared machine"

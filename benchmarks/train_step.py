@@ -11,7 +11,6 @@ bfloat16 is autocast as PyTorch has it; *bfloat16* leaves grouped convolutions i
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import subprocess
 import sys
@@ -22,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from heatmap import record
-from records import add_records, summary
+from records import add_records, record, summary
 
 from monai_landmark.engines import PrecisionInferer, keep_freed_memory, precision
 from monai_landmark.losses import SpatialNLLLoss
@@ -79,15 +77,13 @@ def records(ratios: Mapping[str, Sequence[float]], args: argparse.Namespace) -> 
     """
     grid = f"{args.grid[0]}x{args.grid[1]}"
     facts = {
-        "command": shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
         "split": "none: noise in place of films",
         "notes": f"processor time of the fastest step of {args.films} films, {args.threads} thread; rounds by turns",
     }
     found = []
     for way, values in ratios.items():
         name = f"train_step/{grid}/{way.replace(', ', '_').replace(' ', '_')}/ratio_to_float32"
-        told = summary(values, 2, statistics.median)
-        found.append(record(name, told["value"], "1", args.rounds, interval=told["interval"], **facts))
+        found.append(record(name, unit="1", n=args.rounds, **summary(values, 2, statistics.median), **facts))
     return found
 
 

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_landmark.files import write_text
-from monai_landmark.manifest import short_commit
+from records import add_records, record, summary
+
 from monai_landmark.networks import model_card
 from monai_landmark.uncertainty import CALIBRATION_FILE
 
@@ -39,9 +37,6 @@ def main() -> None:
         "n": found[0]["films"],
         "seeds": [card["seed"] for card in cards],
         "command": "python benchmarks/uncertainty.py MODELS --datalist DATALIST",
-        "commit": short_commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {platform.processor() or 'CPU'}",
         "split": "calibrated on films of 001-150 that are neither labels nor near-duplicates, test 151-300",
         "reader": "mean of senior and junior",
         "labels": cards[0]["label_budget"],
@@ -52,10 +47,8 @@ def main() -> None:
     for measure, unit in MEASURES.items():
         values = [values_of(one)[measure] for one in found]
         print(f"{measure:16s}", *(f"{value:8.3f}" for value in values), f"   mean {statistics.mean(values):.3f} {unit}")
-        spread = [round(min(values), 4), round(max(values), 4)]
-        value = round(statistics.mean(values), 4)
-        records.append({"name": f"{args.name}/{measure}", "value": value, "unit": unit, "interval": spread, **facts})
-    write_text(args.out, json.dumps(records, indent=1) + "\n")
+        records.append(record(f"{args.name}/{measure}", unit=unit, **summary(values, 4), **facts))
+    add_records(args.out, records)
 
 
 def measured(model: Path, datalist: Path) -> dict[str, Any]:

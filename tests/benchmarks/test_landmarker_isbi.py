@@ -26,7 +26,7 @@ from monai_landmark.errors import AnnotationError
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SIZES = [(2400, 1935), (1935, 2400), (512, 512), (731, 700)]
-PARTS = ("landmarker_grid", "landmarker_table", "landmarker_isbi", "landmarker_recipe", "heatmap")
+PARTS = ("landmarker_grid", "landmarker_table", "landmarker_isbi", "landmarker_recipe", "records")
 
 
 @pytest.fixture
