@@ -13,6 +13,7 @@ __all__ = [
     "NonFiniteLossError",
     "ScanError",
     "WeightsError",
+    "reason_of",
 ]
 
 
@@ -75,3 +76,18 @@ class ConfigurationError(DataError):
 
 class NonFiniteLossError(RuntimeError):
     """Training met a loss that is not a finite number and was stopped before the weights were touched."""
+
+
+def reason_of(error: BaseException) -> DataError | None:
+    """The refusal inside an error, for MONAI wraps what components, expressions and transforms raise.
+
+    Args:
+        error: as it was caught.
+
+    Returns:
+        The nearest :class:`DataError` among it and its causes; None where there is none.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DataError):
+        cause = cause.__cause__ or cause.__context__
+    return cause

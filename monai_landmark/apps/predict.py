@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 
-from monai_landmark.errors import ConfigurationError, DataError
+from monai_landmark.errors import ConfigurationError, reason_of
 from monai_landmark.networks import model_card
 from monai_landmark.results.collect import landmark_result
 from monai_landmark.results.result import LandmarkResult
@@ -116,9 +116,9 @@ class LandmarkPredictor:
         try:
             return self.preprocessing(item)
         except RuntimeError as error:
-            if isinstance(error.__cause__, DataError):
-                raise error.__cause__ from error
-            raise
+            if (reason := reason_of(error)) is None:
+                raise
+            raise reason from error
 
 
 def _calibration(parser: ConfigParser) -> Any:
@@ -126,7 +126,6 @@ def _calibration(parser: ConfigParser) -> Any:
     try:
         return parser.get_parsed_content("calibration")
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DataError):
-            cause = cause.__cause__ or cause.__context__
-        raise (cause or error) from error
+        if (reason := reason_of(error)) is None:
+            raise
+        raise reason from error

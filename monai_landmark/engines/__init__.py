@@ -10,6 +10,7 @@ from monai_landmark.engines.mixture import MixtureInferer, inference_facts
 from monai_landmark.engines.precision import PrecisionInferer
 from monai_landmark.engines.progress import ProgressHandler, TransferReportHandler
 from monai_landmark.engines.randomness import Draw, DrawSampler, KeyedDataset, KeyedSteps
+from monai_landmark.engines.run_guard import guard_run
 from monai_landmark.engines.schedule import ProgressSchedule
 from monai_landmark.engines.throughput import ThroughputHandler
 from monai_landmark.engines.views import ViewInferer
@@ -33,6 +34,7 @@ __all__ = [
     "TransferReportHandler",
     "ViewInferer",
     "file_sha256",
+    "guard_run",
     "image_and",
     "image_told_source",
     "inference_facts",

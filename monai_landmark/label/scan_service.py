@@ -19,7 +19,7 @@ from monai_landmark.data.scan import Scan, axial_view
 from monai_landmark.data.scan_list import ScanList
 from monai_landmark.data.scan_reader import SCANS, read_labels
 from monai_landmark.data.slice_budget import slice_count
-from monai_landmark.errors import ConfigurationError, DataError
+from monai_landmark.errors import ConfigurationError, DataError, reason_of
 from monai_landmark.label.checks import RequestError
 from monai_landmark.label.rounds import ModelRounds
 from monai_landmark.label.service import LabelSettings, chosen_keys, train_round, untrained
@@ -241,7 +241,6 @@ def _own_words() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DataError):
-            cause = cause.__cause__ or cause.__context__
-        raise (cause or error) from error
+        if (reason := reason_of(error)) is None:
+            raise
+        raise reason from error

@@ -82,13 +82,13 @@ CALLS = frozenset(
     _names(
         "monai_landmark.",
         """
-        data.scan_list.load_scans data.scan_list.organs_of data.scan_list.slice_hashes data.scan_reader.find_scans
-        data.volume_slices.slices_to_segment data.datalist.Datalist.load data.datalist.film_hashes
-        data.datalist.load_datalist data.films.find_films data.schema.LandmarkSchema.load engines.image_and
-        generation.carried.carry_landmarks engines.inference_facts engines.keep_freed_memory networks.ensemble_members
-        networks.synchronized networks.trained networks.trained_schema networks.transfer_settings
-        pretraining.objective_views results.pseudo_labels.draw_weights transforms.shape_of_films
-        uncertainty.Calibration.of_model
+        data.scan_list.load_scans data.scan_list.organs_of data.scan_list.slice_hashes
+        data.scan_reader.find_scans data.volume_slices.slices_to_segment data.datalist.Datalist.load
+        data.datalist.film_hashes data.datalist.load_datalist data.films.find_films
+        data.schema.LandmarkSchema.load engines.image_and generation.carried.carry_landmarks engines.guard_run
+        engines.inference_facts engines.keep_freed_memory networks.ensemble_members networks.synchronized
+        networks.trained networks.trained_schema networks.transfer_settings pretraining.objective_views
+        results.pseudo_labels.draw_weights transforms.shape_of_films uncertainty.Calibration.of_model
         """,
     )
     | _names("monai.", "handlers.from_engine utils.set_determinism utils.str2bool")
