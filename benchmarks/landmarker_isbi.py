@@ -40,10 +40,11 @@ from monai_landmark.files import write_text
 from monai_landmark.manifest import short_commit
 from monai_landmark.networks import landmark_network
 from monai_landmark.results.evaluate import write_evaluation
+from monai_landmark.study.grid import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles/xray_landmarks/configs"
-RECIPE = ROOT / "benchmarks/isbi2015_budgets.yaml"  # the shipped recipe's second stage
+RECIPE = ROOT / "benchmarks/isbi2015_budgets.yaml"  # the shipped one
 TIMED_STEPS = 6
 SPARE = 0.03  # of the time, for steps that take longer than those that were timed
 INHERITED = ("architecture", "epochs", "steps_per_epoch", "spatial_size", "batch_size")  # keys of train.yaml
@@ -125,7 +126,8 @@ def landmarker(args: argparse.Namespace) -> None:
 def stages(args: argparse.Namespace) -> list[Facts]:
     """Keys of ``train.yaml`` for each stage of the shipped recipe, with all labels."""
     default = yaml.safe_load((CONFIGS / "train.yaml").read_text(encoding="utf-8"))
-    own = [{}, *yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"]]
+    recipe = Study.load(RECIPE).for_budget(0)
+    own = [recipe.train, *recipe.stages]
     keys = {"datalist": str(args.datalist), "seed": args.seed, "bundle_root": str(CONFIGS.parent)}
     shared = {key: default[key] for key in INHERITED}
     found, start = [], str(args.weights)

@@ -200,7 +200,7 @@ def test_steps_fit_the_time(part: Any) -> None:
 def test_stages_are_those_of_the_shipped_recipe(part: Any) -> None:
     args = argparse.Namespace(datalist=Path("d.json"), work=Path("w"), seed=3, weights="imagenet")
     coarse, fine = part("landmarker_isbi").stages(args)
-    assert [keys["epochs"] * keys["steps_per_epoch"] for keys in (coarse, fine)] == [800, 250]
+    assert [keys["epochs"] * keys["steps_per_epoch"] for keys in (coarse, fine)] == [1200, 500]
     assert (coarse["spatial_size"], fine["spatial_size"]) == ([320, 256], [448, 352])
     assert coarse["initialization"] == "imagenet"
     assert fine["initialization"] == str(Path(coarse["output_dir"]) / "model.safetensors")
