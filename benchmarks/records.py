@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from monai_landmark.files import write_text
 from monai_landmark.manifest import short_commit
 
@@ -45,6 +43,8 @@ def today() -> str:
 
 def machine() -> str:
     """Processor, or GPU where there is one, threads and library versions."""
+    import torch  # half a gigabyte that the workers of a benchmark may do without
+
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
