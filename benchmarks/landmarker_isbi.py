@@ -31,13 +31,12 @@ import yaml
 from ignite.engine import Engine, Events
 from landmarker_grid import GRID
 from landmarker_table import NAMES, records, table
-from records import command, machine, today
+from records import command, now
 
 from monai_landmark.data.budget import labeled_films
 from monai_landmark.data.datalist import Datalist, load_datalist
 from monai_landmark.data.schema import LandmarkSchema
 from monai_landmark.files import write_text
-from monai_landmark.manifest import short_commit
 from monai_landmark.networks import landmark_network
 from monai_landmark.results.evaluate import write_evaluation
 from monai_landmark.study.grid import Study
@@ -77,10 +76,7 @@ def run_facts(args: argparse.Namespace, **own: Any) -> Facts:
     return {
         "minutes": args.minutes,
         "seed": args.seed,
-        "command": command(),
-        "commit": short_commit(),
-        "date": today(),
-        "machine": machine(),
+        **now(),
         **own,
     }
 

@@ -9,21 +9,28 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from monai_landmark.files import write_text
 from monai_landmark.manifest import short_commit
 
+commit = cache(short_commit)  # git is asked once for all records of a run
 WHERE = ("interval", "seeds", "split", "reader", "labels", "near_duplicates", "notes")
 
 
 def record(name: str, value: float, unit: str, n: int, **fields: Any) -> dict[str, Any]:
     """A record with every field: made now, here, by the command that runs, unless ``fields`` say otherwise."""
-    now = {"command": command(), "commit": short_commit(), "date": today(), "machine": machine()}
-    if unknown := set(fields) - set(now) - set(WHERE):
+    made = now()
+    if unknown := set(fields) - set(made) - set(WHERE):
         raise TypeError(f"not fields of a record: {sorted(unknown)}")
-    return {"name": name, "value": value, "unit": unit, "n": n, **dict.fromkeys(WHERE), **now, **fields}
+    return {"name": name, "value": value, "unit": unit, "n": n, **dict.fromkeys(WHERE), **made, **fields}
+
+
+def now() -> dict[str, Any]:
+    """The fields that the run itself tells."""
+    return {"command": command(), "commit": commit(), "date": today(), "machine": machine()}
 
 
 def command() -> str:
@@ -41,6 +48,7 @@ def today() -> str:
     return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
+@cache
 def machine() -> str:
     """Processor, or GPU where there is one, threads and library versions."""
     import torch  # half a gigabyte that the workers of a benchmark may do without

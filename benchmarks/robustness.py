@@ -284,9 +284,9 @@ def count_record(name: str, value: float, n: int, notes: str) -> dict[str, Any]:
     return record(name, value, "", n, split="synthetic films", notes=notes)
 
 
-def save(found: list[dict[str, Any]], seeds: Sequence[int], out: Path = OUT) -> None:
+def save(found: list[dict[str, Any]], seeds: Sequence[int]) -> None:
     """Put records in the place of older ones of the same name."""
-    add_records(out, [{**one, "seeds": list(seeds)} for one in found])
+    add_records(OUT, [{**one, "seeds": list(seeds)} for one in found])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -14,6 +16,7 @@ __all__ = [
     "ScanError",
     "WeightsError",
     "reason_of",
+    "unwrapped",
 ]
 
 
@@ -91,3 +94,14 @@ def reason_of(error: BaseException) -> DataError | None:
     while cause is not None and not isinstance(cause, DataError):
         cause = cause.__cause__ or cause.__context__
     return cause
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise the refusal itself in place of the ``RuntimeError`` that MONAI puts around it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (reason := reason_of(error)) is None:
+            raise
+        raise reason from error

@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 
-from monai_landmark.errors import ConfigurationError, reason_of
+from monai_landmark.errors import ConfigurationError, unwrapped
 from monai_landmark.networks import model_card
 from monai_landmark.results.collect import landmark_result
 from monai_landmark.results.result import LandmarkResult
@@ -113,19 +113,11 @@ class LandmarkPredictor:
 
     def _load(self, item: dict[str, Any]) -> Any:
         """The preprocessed film; MONAI wraps what a transform raises, and the reason for a refusal is inside."""
-        try:
+        with unwrapped():
             return self.preprocessing(item)
-        except RuntimeError as error:
-            if (reason := reason_of(error)) is None:
-                raise
-            raise reason from error
 
 
 def _calibration(parser: ConfigParser) -> Any:
     """What the config says of it; MONAI's parser wraps the reason for a refusal."""
-    try:
+    with unwrapped():
         return parser.get_parsed_content("calibration")
-    except RuntimeError as error:
-        if (reason := reason_of(error)) is None:
-            raise
-        raise reason from error

@@ -17,7 +17,7 @@ from monai_landmark.errors import ConfigurationError, reason_of
 
 __all__ = ["guard_run"]
 
-_TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "output_dir"}
+_TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config"}
 _MONAI = {
     *inspect.signature(run).parameters,
     *inspect.signature(ConfigWorkflow).parameters,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from monai_landmark.data.scan import Scan, axial_view
 from monai_landmark.data.scan_list import ScanList
 from monai_landmark.data.scan_reader import SCANS, read_labels
 from monai_landmark.data.slice_budget import slice_count
-from monai_landmark.errors import ConfigurationError, DataError, reason_of
+from monai_landmark.errors import ConfigurationError, DataError, unwrapped
 from monai_landmark.label.checks import RequestError
 from monai_landmark.label.rounds import ModelRounds
 from monai_landmark.label.service import LabelSettings, chosen_keys, train_round, untrained
@@ -84,7 +83,7 @@ class ScanService:
         parser.update({"scans": [{"image": str(image), "id": "scan"}], "files": ["nifti", "json"]})
         if self.settings.device:
             parser["device"] = f"$torch.device('{self.settings.device}')"
-        with self._lock, _own_words():
+        with self._lock, unwrapped():
             try:
                 parser.get_parsed_content("evaluator").run()
             finally:
@@ -233,14 +232,3 @@ def _budget(asked: Any) -> str:
     except ConfigurationError as error:
         raise RequestError(error.problem, field=error.field, expected=error.expected) from error
     return str(asked)
-
-
-@contextmanager
-def _own_words() -> Iterator[None]:
-    """MONAI wraps what a transform raises; the reason for a refusal is inside."""
-    try:
-        yield
-    except RuntimeError as error:
-        if (reason := reason_of(error)) is None:
-            raise
-        raise reason from error

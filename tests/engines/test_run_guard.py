@@ -15,6 +15,12 @@ CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "xray_landmarks" / "
 PROGRAM = "/somewhere/monai/bundle/__main__.py"
 
 
+@pytest.fixture(autouse=True)
+def _hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test makes of the process' hook ends with it."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+
+
 def command(*words: str, configs: str = str(CONFIGS / "train.yaml")) -> list[str]:
     return [PROGRAM, "run", "train", "--config_file", configs, *words]
 
@@ -29,8 +35,7 @@ def command(*words: str, configs: str = str(CONFIGS / "train.yaml")) -> list[str
         ["--resume"],
     ],
 )
-def test_keys_of_the_config_and_of_monai_pass(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+def test_keys_of_the_config_and_of_monai_pass(words: list[str]) -> None:
     guard_run(command(*words))
     assert sys.excepthook is not sys.__excepthook__
 
